@@ -1,0 +1,1 @@
+"""Records: TFDS builders, splits, preprocessing, partitions and cohorts."""

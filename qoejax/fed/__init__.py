@@ -1,0 +1,1 @@
+"""Federated learning on the device: pure rounds; never sees bytes."""

@@ -1,0 +1,1 @@
+"""Networks: pure (init, apply) pairs over x[B, T, F]."""

@@ -1,0 +1,1 @@
+"""Losses and metrics; sums and counts, made ratios at the end."""

@@ -1,0 +1,1 @@
+"""Science of MOS: models, scales and P.1401 metrics."""

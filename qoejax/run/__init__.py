@@ -1,0 +1,1 @@
+"""Host loops, files, clocks and configuration."""

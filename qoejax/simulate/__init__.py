@@ -1,0 +1,1 @@
+"""Traffic, queues and episodes of a simulated IoT network."""

@@ -1,0 +1,33 @@
+"""What ``optax.tree`` and ``jax.tree`` lack."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A key path as text: ``stem/conv0/kernel``."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Leaves with their paths, in ``jax.tree`` order."""
+    return [(path_name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def sha256(tree: Any) -> str:
+    """Hex SHA-256 over names, dtypes, shapes and little-endian bytes of every leaf."""
+    digest = hashlib.sha256()
+    for name, leaf in named_leaves(tree):
+        array = np.asarray(leaf)
+        little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        digest.update(f"{name}\0{array.dtype.str[1:]}\0{array.shape}\0".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def count(tree: Any) -> int:
+    """Number of scalars in all leaves."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,32 @@
+"""Strict by default: four CPU devices, no silent promotion, no reused key, shapes checked."""
+
+import os
+import pathlib
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_debug_key_reuse", True)
+
+# Shapes of every public boundary are checked while testing, and only then.
+_hook = jaxtyping.install_import_hook("qoejax", "beartype.beartype")
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """Folder of real rows, or a skip that says where it was looked for."""
+    default = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("QOEJAX_REAL_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no real rows: neither ../shared/data nor QOEJAX_REAL_DATA is a folder")
+    return folder
