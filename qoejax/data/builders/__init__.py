@@ -1,1 +1,5 @@
-"""One package per TFDS dataset."""
+"""One package per TFDS dataset. Importing this one registers them all."""
+
+from qoejax.data.packed import PackedBuilder
+
+BUILDERS: dict[str, type[PackedBuilder]] = {}

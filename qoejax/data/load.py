@@ -1,0 +1,130 @@
+"""Prepared datasets as tables (NumPy, on the host)."""
+
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from qoejax.data.builders import BUILDERS
+from qoejax.data.errors import DataError
+from qoejax.data.packed import PackedBuilder, Progress
+from qoejax.data.table import Spec, Table, spec_from_json
+
+READ_BLOCKS = 64  # Blocks fetched per call: large enough to stream, small beside the result.
+
+
+def builder(
+    name: str,
+    data_dir: str | os.PathLike[str],
+    manual_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> PackedBuilder:
+    """The prepared builder of ``NAME`` or ``NAME/CONFIG``; prepares it first where needed.
+
+    Two processes may call this at once: one prepares, the other waits and reads.
+
+    Args:
+      name: such as "ton_iot/10class".
+      data_dir: where prepared datasets live.
+      manual_dir: folder of the dataset's own files; needed only to prepare.
+      progress: hears how far a preparation is.
+
+    Raises:
+      DataError: no such dataset or config, no files to prepare it from, or files that are not in
+        the promised form.
+    """
+    made = _unprepared(name, pathlib.Path(data_dir))
+    if made.data_path.exists():
+        return made
+    instructions = made.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if instructions:
+        if manual_dir is None:
+            raise DataError(
+                f"{name} is not prepared in {data_dir}, and no manual_dir says where its files "
+                f"are: {instructions}"
+            )
+        if not pathlib.Path(manual_dir).is_dir():
+            raise DataError(f"manual_dir {manual_dir} is not a folder: {instructions}")
+    made.progress = progress
+    config = tfds.download.DownloadConfig(
+        manual_dir=None if manual_dir is None else os.fspath(manual_dir)
+    )
+    with _no_tfds_bars():
+        made.download_and_prepare(download_config=config)
+    return _unprepared(name, pathlib.Path(data_dir))
+
+
+@contextlib.contextmanager
+def _no_tfds_bars() -> Any:
+    """Silences the progress bars of TFDS: a library shows none unless asked."""
+    was = tfds.core.utils.tqdm_utils._active
+    tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.core.utils.tqdm_utils._active = was
+
+
+def _unprepared(name: str, data_dir: pathlib.Path) -> PackedBuilder:
+    dataset, _, config = name.partition("/")
+    if dataset not in BUILDERS:
+        raise DataError(
+            f"There is no dataset {dataset!r}; there are {', '.join(sorted(BUILDERS))}."
+        )
+    cls = BUILDERS[dataset]
+    configs = [c.name for c in cls.BUILDER_CONFIGS]
+    if config and config not in configs:
+        known = f"it has {', '.join(configs)}" if configs else "it has no configs"
+        raise DataError(f"{dataset} has no config {config!r}; {known}.")
+    return cls(data_dir=os.fspath(data_dir), config=config or None)
+
+
+def table(prepared: PackedBuilder, split: str) -> tuple[Spec, Table]:
+    """All rows of a split, in one table, with the description of its columns.
+
+    Args:
+      prepared: as ``builder`` returns it.
+      split: "train" or "test".
+
+    Raises:
+      DataError: the dataset is not prepared or not readable, or has no such split.
+    """
+    metadata = prepared.info.metadata or {}
+    if "spec" not in metadata:
+        raise DataError(f"{prepared.info.full_name} is not prepared in {prepared.data_path}.")
+    spec = spec_from_json(metadata["spec"])
+    if split not in metadata["rows"]:
+        splits = ", ".join(sorted(metadata["rows"]))
+        raise DataError(f"{spec.dataset} has no split {split!r}; it has {splits}.")
+    rows, services = metadata["rows"][split], len(spec.services)
+    out = Table(
+        x=np.empty((rows, spec.window, len(spec.columns)), np.float32),
+        label=np.empty(rows, np.int32),
+        group=np.empty(rows, np.int32),
+        mos=np.zeros((rows, services), np.float32),
+        mos_mask=np.zeros((rows, services), bool),
+    )
+    fields = Table._fields if services else Table._fields[:3]
+    at = 0
+    for block in _read_blocks(prepared, split):
+        end = at + len(block["label"])
+        for field in fields:
+            getattr(out, field)[at:end] = block[field]
+        at = end
+    if at != rows:
+        raise DataError(f"{prepared.data_path}: {split} holds {at} rows where {rows} were written.")
+    return spec, out
+
+
+def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
+    """The blocks of a split, in order."""
+    try:
+        source = prepared.as_data_source(split=split)
+        for start in range(0, len(source), READ_BLOCKS):
+            stop = min(start + READ_BLOCKS, len(source))
+            yield from source.__getitems__(list(range(start, stop)))
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as e:
+        raise DataError(f"{prepared.data_path}: cannot read split {split!r} ({e}).") from e
