@@ -1,0 +1,218 @@
+"""ANNOUNCE: the server's signed opening of a round, which every UPDATE then names by digest.
+
+ANNOUNCE = header (218) || u32 length || body (deterministic CBOR map) || signature (3309) || model
+"""
+
+import hashlib
+import math
+from typing import NamedTuple
+
+from qoejax.wire import cbor, codec, envelope, kem, sign
+from qoejax.wire.clock import Clock
+from qoejax.wire.envelope import Header
+from qoejax.wire.errors import Code, EnvelopeError
+from qoejax.wire.keys import Identity, key_id
+
+CONTEXT = b"qoejax/v1/announce"
+ZERO = bytes(32)
+_NOBODY = bytes(16)
+
+
+class Caps(NamedTuple):
+    """What a server accepts from one client in one round.
+
+    Attributes:
+        norm: largest L2 norm of a payload; infinity for none.
+        samples: largest ``n_samples``, so a client cannot weigh itself without limit.
+        updates: updates a round.
+    """
+
+    norm: float = math.inf
+    samples: int = 2**32 - 1
+    updates: int = 1
+
+
+class Announce(NamedTuple):
+    """The signed facts of a round.
+
+    Attributes:
+        run: id [16] of the run.
+        round: number of the round, from 0.
+        suite: the one suite of the run.
+        previous: digest [32] of the announcement before, zeros at first.
+        base_model: ``codec.model_digest`` [32] of the model that follows.
+        tree_spec: ``codec.spec_digest`` [32] of an update.
+        round_key: KEM public key [1216], fresh each round.
+        registry: ``keys.registry_digest`` [32].
+        clients: ``keys.clients_digest`` [32] of those invited.
+        deadline: Unix seconds after which updates are refused; 0 for none.
+        caps: limits on an update.
+        log: checkpoint of the transparency log, empty without one.
+    """
+
+    run: bytes
+    round: int
+    suite: int
+    previous: bytes
+    base_model: bytes
+    tree_spec: bytes
+    round_key: bytes
+    registry: bytes
+    clients: bytes
+    deadline: int
+    caps: Caps
+    log: bytes
+
+
+class Announced(NamedTuple):
+    """An announcement that was verified, its digest [32], who sent it, and the model with it."""
+
+    announce: Announce
+    digest: bytes
+    server: bytes
+    model: bytes
+
+
+_SIZES = {
+    "run": 16,
+    "previous": 32,
+    "base_model": 32,
+    "tree_spec": 32,
+    "round_key": kem.PUBLIC_SIZE,
+    "registry": 32,
+    "clients": 32,
+}
+_NUMBERS = ("round", "suite", "deadline")
+
+
+def _header(announce: Announce, server: bytes, payload_len: int) -> bytes:
+    return envelope.pack(
+        Header(
+            type=envelope.ANNOUNCE,
+            suite=announce.suite,
+            key_epoch=0,
+            run=announce.run,
+            round=announce.round,
+            seq=0,
+            sender=server,
+            recipient=_NOBODY,
+            base_model=announce.base_model,
+            tree_spec=announce.tree_spec,
+            announce=ZERO,
+            prev=announce.previous,
+            n_samples=0,
+            payload_len=payload_len,
+        )
+    )
+
+
+def _digest(header: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(b"qoejax/v1/announce\0" + header + body).digest()
+
+
+def publish(identity: Identity, announce: Announce, model: bytes) -> tuple[bytes, Announced]:
+    """The bytes to send to every client, and what they mean."""
+    if announce.base_model != codec.model_digest(model):
+        raise EnvelopeError(Code.SPEC, "base_model is not the digest of the model")
+    _check(announce)
+    body = cbor.encode(announce._asdict() | {"caps": announce.caps._asdict()})
+    header = _header(announce, identity.id, len(model))
+    name = envelope.transcript(header, body, hashlib.sha512(model).digest())
+    signature = identity.sign(name, CONTEXT)
+    data = b"".join((header, len(body).to_bytes(4, "big"), body, signature, model))
+    return data, Announced(announce, _digest(header, body), identity.id, model)
+
+
+def read(
+    data: bytes,
+    server_key: bytes,
+    run: bytes,
+    last: tuple[int, bytes] = (-1, ZERO),
+    *,
+    verifier: str = "pqcrypto",
+    unsafe: bool = False,
+    clock: Clock | None = None,
+) -> Announced:
+    """Verifies an announcement as a client does, before it trains.
+
+    Args:
+        data: the bytes received.
+        server_key: public key [1952] of the server, pinned at enrolment.
+        run: id of the run that the client takes part in.
+        last: number and digest of the announcement that the client saw before.
+        verifier: name of the ML-DSA implementation.
+        unsafe: allow the plaintext suite.
+        clock: collects CPU seconds of hash and verify.
+
+    Raises:
+        EnvelopeError: SIZE, FORMAT, VERSION, SUITE, SENDER, SIGNATURE, ROUND (another run, an old
+            round, or the next one but not linked to ``last``) or SPEC (not the announced model).
+    """
+    clock = Clock() if clock is None else clock
+    header, packed, body, signature, model = _split(data)
+    envelope.suite(header.suite, unsafe)
+    if header.sender != key_id(server_key):
+        raise EnvelopeError(Code.SENDER, f"announced by {header.sender.hex()}, not by the server")
+    with clock("hash"):
+        name = envelope.transcript(packed, body, hashlib.sha512(model).digest())
+    with clock("verify"):
+        good = sign.provider(verifier).verify(server_key, name, signature, CONTEXT)
+    if not good:
+        raise EnvelopeError(Code.SIGNATURE, "the announcement's signature does not verify")
+    announce = _parse(body)
+    if packed != _header(announce, header.sender, len(model)):
+        raise EnvelopeError(Code.FORMAT, "header and body of the announcement differ")
+    # A client that missed rounds cannot check the link, only that it moves on.
+    broken = announce.round == last[0] + 1 and announce.previous != last[1]
+    if announce.run != run or announce.round <= last[0] or broken:
+        raise EnvelopeError(
+            Code.ROUND, f"round {announce.round} does not follow round {last[0]} of this run"
+        )
+    with clock("hash"):
+        found = codec.model_digest(model)
+    if found != announce.base_model:
+        raise EnvelopeError(Code.SPEC, "the model is not the one announced")
+    return Announced(announce, _digest(packed, body), header.sender, model)
+
+
+def _split(data: bytes) -> tuple[Header, bytes, bytes, bytes, bytes]:
+    """Header, its bytes, body, signature, model."""
+    header = envelope.unpack(data)
+    if header.type != envelope.ANNOUNCE:
+        raise EnvelopeError(Code.FORMAT, f"type {header.type}, expected ANNOUNCE")
+    start = envelope.HEADER_SIZE + 4
+    size = int.from_bytes(data[envelope.HEADER_SIZE : start], "big")
+    end = start + size + sign.SIGNATURE_SIZE
+    if len(data) < start or len(data) != end + header.payload_len:
+        raise EnvelopeError(Code.SIZE, f"{len(data)} bytes, expected {end + header.payload_len}")
+    body, signature = data[start : start + size], data[start + size : end]
+    return header, data[: envelope.HEADER_SIZE], body, signature, data[end:]
+
+
+def _parse(body: bytes) -> Announce:
+    fields = cbor.decode(body)
+    if not isinstance(fields, dict) or set(fields) != set(Announce._fields):
+        raise EnvelopeError(Code.FORMAT, "the announcement's fields are not those of version 1")
+    caps = fields.pop("caps")
+    if not isinstance(caps, dict) or set(caps) != set(Caps._fields):
+        raise EnvelopeError(Code.FORMAT, "the announcement's caps are not those of version 1")
+    announce = Announce(**fields, caps=Caps(**caps))
+    _check(announce)
+    return announce
+
+
+def _check(announce: Announce) -> None:
+    """Types and sizes of every field; FORMAT names the one that is wrong."""
+    for field, size in _SIZES.items():
+        value = getattr(announce, field)
+        if not isinstance(value, bytes) or len(value) != size:
+            raise EnvelopeError(Code.FORMAT, f"announcement: {field} needs {size} bytes")
+    numbers = {field: getattr(announce, field) for field in _NUMBERS}
+    numbers |= {"samples": announce.caps.samples, "updates": announce.caps.updates}
+    for field, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+            raise EnvelopeError(Code.FORMAT, f"announcement: {field} needs an unsigned integer")
+    if not isinstance(announce.caps.norm, float) or not announce.caps.norm > 0:
+        raise EnvelopeError(Code.FORMAT, "announcement: caps.norm needs a positive number")
+    if not isinstance(announce.log, bytes):
+        raise EnvelopeError(Code.FORMAT, "announcement: log needs bytes")

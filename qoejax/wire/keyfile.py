@@ -1,0 +1,164 @@
+r"""Identities at rest: one file, mode 0600 in a directory of mode 0700, encrypted.
+
+    "QJXKEY1\n" || u32 length || header (deterministic CBOR) || body
+
+The body is the list of secret keys, under AES-256-GCM with a key that scrypt makes from a
+passphrase; everything before it is associated data. The header names the provider and holds the
+public keys. Protection "plain" leaves the body readable; it exists for simulations, where the
+keys protect nothing, and must be asked for by name.
+"""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from qoejax.wire import cbor, sign
+from qoejax.wire.errors import EnvelopeError
+from qoejax.wire.keys import Identity
+from qoejax.wire.secret import Secret
+
+_MAGIC = b"QJXKEY1\n"
+_COST = {"n": 1 << 15, "r": 8, "p": 1}
+"""scrypt: 32 MiB and about 0.1 s for a guess."""
+_MOST = {"n": 1 << 18, "r": 8, "p": 4}
+_MAX_FILE = 64 << 20
+
+
+class KeyFileError(ValueError):
+    """A key file is missing, too open, damaged, or the passphrase is wrong; names the file."""
+
+
+def save(
+    path: pathlib.Path,
+    identities: Sequence[Identity],
+    passphrase: bytes | None,
+    *,
+    plain: bool = False,
+) -> None:
+    """Writes identities of one provider; never overwrites, never leaves half a file.
+
+    Args:
+        path: the file; its directory is made with mode 0700 if it is missing.
+        identities: at least one.
+        passphrase: encrypts the secret keys.
+        plain: store them readable instead; only together with ``passphrase=None``.
+    """
+    if (passphrase is None) != plain or passphrase == b"":
+        raise KeyFileError(f"{path}: give either a passphrase or plain=True")
+    providers = {identity.provider for identity in identities}
+    if len(providers) != 1:
+        raise KeyFileError(f"{path}: expected identities of one provider, got {sorted(providers)}")
+    header: dict[str, Any] = {
+        "algorithm": "ml-dsa-65",
+        "protection": "plain" if plain else "scrypt-aes256gcm",
+        "provider": providers.pop(),
+        "public": [identity.public for identity in identities],
+    }
+    body = cbor.encode([identity.secret.expose() for identity in identities])
+    if passphrase is not None:
+        header |= {"salt": secrets.token_bytes(16), "nonce": secrets.token_bytes(12), **_COST}
+    packed = cbor.encode(header)
+    front = _MAGIC + len(packed).to_bytes(4, "big") + packed
+    if passphrase is not None:
+        body = AESGCM(_derive(header, passphrase)).encrypt(header["nonce"], body, front)
+    _write(path, front + body)
+
+
+def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity, ...]:
+    """Identities of a file, each checked by a fresh signature; KeyFileError names what is wrong."""
+    data = _read(path)
+    try:
+        header, front, body = _split(data)
+        encrypted = header["protection"] == "scrypt-aes256gcm"
+        if encrypted and passphrase is None:
+            raise KeyFileError(f"{path}: encrypted, and no passphrase was given")
+        if not encrypted and passphrase is not None:
+            raise KeyFileError(f"{path}: not encrypted, though a passphrase was given")
+        if passphrase is not None:
+            if any(not 0 < header[name] <= most for name, most in _MOST.items()):
+                raise KeyFileError(f"{path}: scrypt parameters out of bounds")
+            body = AESGCM(_derive(header, passphrase)).decrypt(header["nonce"], body, front)
+        pairs = list(zip(header["public"], cbor.decode(body), strict=True))
+        found = tuple(Identity(header["provider"], pk, Secret(sk)) for pk, sk in pairs)
+    except InvalidTag:
+        raise KeyFileError(f"{path}: wrong passphrase, or the file was altered") from None
+    except KeyFileError:
+        raise
+    except (EnvelopeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
+        # No cause attached: a parser's message could quote key bytes.
+        raise KeyFileError(f"{path}: not a key file, or damaged") from None
+    for identity in found:
+        if not sign.consistent(identity.provider, identity.public, identity.secret):
+            raise KeyFileError(f"{path}: secret key does not match {identity.id.hex()}")
+    return found
+
+
+def _derive(header: dict[str, Any], passphrase: bytes) -> bytes:
+    scrypt = Scrypt(header["salt"], 32, n=header["n"], r=header["r"], p=header["p"])
+    return scrypt.derive(passphrase)
+
+
+def _split(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    if not data.startswith(_MAGIC):
+        raise ValueError("magic")
+    start = len(_MAGIC) + 4
+    end = start + int.from_bytes(data[len(_MAGIC) : start], "big")
+    header = cbor.decode(data[start:end])
+    fields = {"algorithm", "protection", "provider", "public"}
+    if header["protection"] == "scrypt-aes256gcm":
+        fields |= {"salt", "nonce", *_COST}
+    elif header["protection"] != "plain":
+        raise ValueError("protection")
+    if set(header) != fields or header["algorithm"] != "ml-dsa-65":
+        raise ValueError("fields")
+    return header, data[:end], data[end:]
+
+
+def _private(info: os.stat_result, what: pathlib.Path, want: str) -> None:
+    """Refuses what others may read, or what someone else owns."""
+    mode = stat.S_IMODE(info.st_mode)
+    if mode & 0o077:
+        raise KeyFileError(f"{what}: mode {mode:04o}, expected {want} or narrower")
+    if info.st_uid != os.geteuid():
+        raise KeyFileError(f"{what}: belongs to user {info.st_uid}, not to this process's user")
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        _private(path.parent.stat(), path.parent, "0700")
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    with open(handle, "rb") as file:
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE:
+            raise KeyFileError(f"{path}: not a regular file of at most {_MAX_FILE} bytes")
+        _private(info, path, "0600")
+        return file.read()
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _private(path.parent.stat(), path.parent, "0700")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # A hard link fails where a file exists, unlike a rename.
+        os.link(temporary, path)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
