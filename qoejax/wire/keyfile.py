@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from qoejax.wire import cbor, sign
 from qoejax.wire.errors import EnvelopeError
-from qoejax.wire.keys import Identity
+from qoejax.wire.keys import Identity, generate
 from qoejax.wire.secret import Secret
 
 _MAGIC = b"QJXKEY1\n"
@@ -98,6 +98,32 @@ def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity,
     for identity in found:
         if not sign.consistent(identity.provider, identity.public, identity.secret):
             raise KeyFileError(f"{path}: secret key does not match {identity.id.hex()}")
+    return found
+
+
+def obtain(
+    path: pathlib.Path | None,
+    provider: str,
+    count: int,
+    passphrase: bytes | None = None,
+    *,
+    plain: bool = False,
+) -> tuple[Identity, ...]:
+    """``count`` identities of ``provider``: from ``path`` if it exists, else new and saved there.
+
+    Without a path they live in memory only.
+    """
+    if path is None or not path.exists():
+        found = tuple(generate(provider) for _ in range(count))
+        if path is not None:
+            save(path, found, passphrase, plain=plain)
+        return found
+    found = load(path, passphrase)
+    kinds = sorted({identity.provider for identity in found})
+    if len(found) != count or kinds != [provider]:
+        raise KeyFileError(
+            f"{path}: holds {len(found)} keys of {kinds}, expected {count} of {provider!r}"
+        )
     return found
 
 

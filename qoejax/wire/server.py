@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from qoejax.wire import codec, envelope, keys, sign
-from qoejax.wire.announce import Announced
+from qoejax.wire.announce import Announce, Announced
 from qoejax.wire.client import Chain, advance
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Opened
@@ -58,16 +58,11 @@ class State(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """An envelope that passed all checks that need no cryptography.
-
-    ``repeat`` is true when its slot is taken by other bytes: it must be opened to tell a harmless
-    second sealing of the same message from an equivocation.
-    """
+    """An envelope that passed all checks that need no cryptography: its header, SHA-256, key."""
 
     header: Header
     envelope: bytes
     sender_key: bytes
-    repeat: bool
 
 
 Outcome = Literal["accepted", "duplicate"]
@@ -95,11 +90,13 @@ def precheck(rnd: Round, state: State, data: bytes, now: int) -> Ticket | None:
     entry = keys.lookup(rnd.registry, header.sender, header.key_epoch, header.suite, now)
     if header.sender not in rnd.invited:
         raise EnvelopeError(Code.SENDER, f"client {header.sender.hex()} is not in this round")
-    repeat = _slot_taken(rnd, state, header)
     name = hashlib.sha256(data).digest()
-    if repeat and state.slots[header.sender, header.seq].envelope == name:
+    # Other bytes for a taken slot are opened all the same: a second sealing of the same message is
+    # harmless, and only a valid signature convicts anyone of equivocation.
+    taken = _slot_taken(rnd, state, header)
+    if taken and state.slots[header.sender, header.seq].envelope == name:
         return None
-    return Ticket(header, name, entry.public, repeat)
+    return Ticket(header, name, entry.public)
 
 
 def _frame(rnd: Round, data: bytes) -> Header:
@@ -157,7 +154,7 @@ def _slot_taken(rnd: Round, state: State, header: Header) -> bool:
 
 
 def inspect(
-    announced: Announced,
+    announce: Announce,
     spec: codec.TreeSpec,
     data: bytes,
     secret: Secret,
@@ -176,7 +173,7 @@ def inspect(
     opened = envelope.open_update(
         data, secret, sender_key, verifier=verifier, unsafe=unsafe, clock=clock
     )
-    announce, header = announced.announce, opened.header
+    header = opened.header
     who = f"client {header.sender.hex()}"
     if header.base_model != announce.base_model or header.tree_spec != announce.tree_spec:
         raise EnvelopeError(Code.SPEC, f"{who}: computed from another model or spec")
@@ -236,7 +233,7 @@ def open(
     if ticket is None:
         return state, []
     opened = inspect(
-        rnd.announced,
+        rnd.announced.announce,
         rnd.spec,
         data,
         secret,
