@@ -1,1 +1,12 @@
-"""Networks: pure (init, apply) pairs over x[B, T, F]."""
+"""Nets: pairs of pure functions from records to class logits and MOS bin logits. JAX."""
+
+from collections.abc import Callable
+
+from qoejax.nets.baselines import linear, mlp
+from qoejax.nets.net import Net, from_module
+from qoejax.nets.qoenet import qoenet
+
+NETS: dict[str, Callable[..., Net]] = {"qoenet": qoenet, "mlp": mlp, "linear": linear}
+"""Factories by name: ``NETS[name](classes=, services=, bins=, ...) -> Net``."""
+
+__all__ = ["NETS", "Net", "from_module", "linear", "mlp", "qoenet"]

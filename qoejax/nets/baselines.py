@@ -1,0 +1,72 @@
+"""Nets to compare with, of the same signature. JAX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qoejax.nets.embed import EMBEDDINGS
+from qoejax.nets.encoder import Dropout
+from qoejax.nets.heads import Heads
+from qoejax.nets.net import Net, choose, from_module
+
+
+class _Linear(nn.Module):
+    heads: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
+        del train
+        return Heads(**self.heads, name="heads")(x.reshape(x.shape[0], -1))
+
+
+class _MLP(nn.Module):
+    heads: Mapping[str, Any]
+    width: int
+    depth: int
+    embed: str
+    embed_size: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
+        dtype = self.heads["dtype"]
+        h = EMBEDDINGS[self.embed](size=self.embed_size, dtype=dtype, name="embed")(x)
+        h = h.reshape(x.shape[0], -1)
+        for i in range(self.depth):
+            h = nn.relu(nn.Dense(self.width, dtype=dtype, name=f"dense{i}")(h))
+            h = Dropout(self.dropout, name=f"drop{i}")(h, train)
+        return Heads(**self.heads, name="heads")(h)
+
+
+def linear(*, classes: int, services: int, bins: int = 17, dtype: str = "float32") -> Net:
+    """Logistic regression on all T·F values of an example; arguments as of ``qoenet``."""
+    return from_module(_Linear(_heads(classes, services, bins, dtype)))
+
+
+def mlp(
+    *,
+    classes: int,
+    services: int,
+    bins: int = 17,
+    width: int = 256,
+    depth: int = 2,
+    embed: str = "none",
+    embed_size: int = 8,
+    dropout: float = 0.1,
+    dtype: str = "float32",
+) -> Net:
+    """``depth`` ReLU layers of ``width`` on all T·F values of an example.
+
+    With ``embed="periodic"`` this is the strong MLP-PLR of Gorishniy et al. (2022). Other
+    arguments as of ``qoenet``.
+    """
+    choose("embed", embed, EMBEDDINGS)
+    heads = _heads(classes, services, bins, dtype)
+    return from_module(_MLP(heads, width, depth, embed, embed_size, dropout))
+
+
+def _heads(classes: int, services: int, bins: int, dtype: str) -> dict[str, Any]:
+    return {"classes": classes, "services": services, "bins": bins, "dtype": jnp.dtype(dtype)}

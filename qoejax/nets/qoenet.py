@@ -1,0 +1,122 @@
+"""The hybrid: convolutions and attention within a record, then attention over records. JAX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qoejax.nets.embed import EMBEDDINGS
+from qoejax.nets.encoder import ACTIVATIONS, Block, Dropout
+from qoejax.nets.heads import Heads
+from qoejax.nets.net import Net, choose, from_module
+from qoejax.nets.stem import Stem
+
+POOLS = ("flat", "mean")
+
+
+class QoENet(nn.Module):
+    """See ``qoenet``; ``embed``, ``stem``, ``block`` and ``heads`` are the parts' arguments."""
+
+    embed: Mapping[str, Any]
+    stem: Mapping[str, Any]
+    block: Mapping[str, Any]
+    heads: Mapping[str, Any]
+    depth: int
+    depth_time: int
+    pool: str
+    hidden: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
+        """Class logits and MOS bin logits at the last record of each window."""
+        embed = dict(self.embed)
+        h = EMBEDDINGS[embed.pop("kind")](**embed, dtype=self.dtype, name="embed")(x)
+        h = Stem(**self.stem, dtype=self.dtype, name="stem")(h)
+        h = self._positions("token_position", h)
+        for i in range(self.depth):
+            h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, train)
+        h = nn.LayerNorm(dtype=self.dtype, name="norm")(h)
+        h = h.mean(-2) if self.pool == "mean" else h.reshape(*h.shape[:-2], -1)
+        h = nn.Dense(self.hidden, dtype=self.dtype, name="record")(h)  # [B, T, hidden]
+        if x.shape[1] > 1:
+            h = self._positions("time_position", h)
+            for i in range(self.depth_time):
+                h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, train)
+        z = Dropout(self.block["dropout"], name="drop")(nn.relu(h[:, -1]), train)
+        return Heads(**self.heads, dtype=self.dtype, name="heads")(z)
+
+    def _positions(self, name: str, h: Array) -> Array:
+        table = self.param(name, nn.initializers.normal(0.02), h.shape[-2:])
+        return h + jnp.broadcast_to(table.astype(self.dtype), h.shape)
+
+
+def qoenet(
+    *,
+    classes: int,
+    services: int,
+    bins: int = 17,
+    width: int = 64,
+    depth: int = 2,
+    depth_time: int = 1,
+    heads: int = 4,
+    mlp: int = 128,
+    embed: str = "periodic",
+    embed_size: int = 8,
+    kernel: int = 4,
+    stride: int = 4,
+    pool: str = "flat",
+    hidden: int = 128,
+    dropout: float = 0.1,
+    activation: str = "relu",
+    dtype: str = "float32",
+) -> Net:
+    """The CNN-Transformer for intrusion detection and MOS forecasts.
+
+    Each feature is embedded, two convolutions along the features make about F/stride² tokens of
+    a record, ``depth`` transformer blocks attend over these, and their outputs become one vector
+    a record. With T > 1, ``depth_time`` causal blocks attend over the records' vectors; so a
+    record is encoded once, whatever windows it stands in. The last record's vector is read out.
+
+    Args:
+        classes: C.
+        services: Q, may be 0.
+        bins: M, ordinal MOS bins (``qoe.scales``).
+        width: Of a token; a multiple of ``heads`` and even.
+        depth: Blocks over the tokens of a record.
+        depth_time: Blocks over the records of a window; none are made for T = 1.
+        heads: Of attention; ``hidden`` must be a multiple too.
+        mlp: Hidden units of a block.
+        embed: A name of ``EMBEDDINGS``.
+        embed_size: Numbers a feature becomes; "none" makes one.
+        kernel: Taps of both convolutions.
+        stride: Of both; cost falls with its square. Equal to ``kernel`` is fastest.
+        pool: "flat" (all tokens, each by its own weights) or "mean".
+        hidden: Size of a record's vector.
+        dropout: Rate, on what each block adds and before the heads.
+        activation: A name of ``ACTIVATIONS``.
+        dtype: What is computed in, "float32" or "bfloat16" (slower on CPU). Parameters, outputs,
+            softmax and the statistics of LayerNorm stay float32.
+
+    Raises:
+        ValueError: A name that is in no table; widths that heads do not divide (by ``init``).
+    """
+    choose("embed", embed, EMBEDDINGS)
+    choose("pool", pool, POOLS)
+    choose("activation", activation, ACTIVATIONS)
+    block = {"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation}
+    return from_module(
+        QoENet(
+            embed={"kind": embed, "size": embed_size},
+            stem={"width": width, "kernel": kernel, "stride": stride},
+            block=block,
+            heads={"classes": classes, "services": services, "bins": bins},
+            depth=depth,
+            depth_time=depth_time,
+            pool=pool,
+            hidden=hidden,
+            dtype=jnp.dtype(dtype),
+        )
+    )
