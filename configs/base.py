@@ -1,0 +1,88 @@
+"""Defaults of every experiment; each other file overrides a few of these.
+
+A key that is not here is refused before anything compiles. Sections:
+
+    data        what is learned from, and how rows are cleaned and scaled
+    clients     how the training rows are shared among clients
+    model       the network (``net`` names it; the rest are its own arguments)
+    loss        the two tasks and their weights
+    fed         rounds, cohorts and what a round is
+    client      a client's local optimisation
+    server      aggregation and the server's optimizer
+    exchange    what travels: nothing, or sealed and signed envelopes
+    perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
+    evaluation  how often, and in what batches
+    checkpoint  how often, and how many are kept
+"""
+
+import ml_collections
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The defaults themselves; they train the simulated dataset."""
+    if variant:
+        raise ValueError(f"configs/base.py has no variants, but {variant!r} was asked for")
+    c = ml_collections.ConfigDict()
+    c.seed = 0
+    c.data = ml_collections.ConfigDict(
+        {
+            "name": "simulated_iot/small",
+            "dir": "",  # "" is TFDS' own default folder
+            "manual_dir": "",  # only needed when the dataset is not prepared yet
+            "keep": (),  # leaky columns to keep by name, for comparison
+            "drop": (),  # further columns to leave out
+            "scale": "quantile",
+            "features": 0,  # budget of the mutual-information filter; 0 keeps all that vary
+            "max_levels": 32,
+            "max_rows": 0,  # 0 keeps all; otherwise a seeded sample of the training rows
+        }
+    )
+    c.clients = ml_collections.ConfigDict(
+        {"count": 20, "partition": "dirichlet", "alpha": 0.5, "min_size": 32, "per_client": 2}
+    )
+    c.model = ml_collections.ConfigDict(
+        {"net": "qoenet", "width": 64, "depth": 2, "heads": 4, "mlp": 128, "dropout": 0.1}
+    )
+    c.loss = ml_collections.ConfigDict(
+        {
+            "class_loss": "cross_entropy",
+            "class_weight": "none",
+            "label_smoothing": 0.0,
+            "focal_gamma": 2.0,
+            "mos_loss": "rps",
+            "mos_weight": 1.0,
+            "weighting": "fixed",
+        }
+    )
+    c.fed = ml_collections.ConfigDict(
+        {"rounds": 100, "cohort": 0, "algorithm": "fedavg", "weight": "examples", "mu": 0.01}
+    )
+    c.client = ml_collections.ConfigDict(
+        {
+            "optimizer": "adam",
+            "lr": 0.001,
+            "schedule": "constant",
+            "batch": 64,
+            "epochs": 1,
+            "steps": 0,  # when above 0, every client takes this many steps instead of epochs
+            "clip": 0.0,  # global-norm clip of a step's gradient; 0 is off
+            "weight_decay": 0.0,
+        }
+    )
+    c.server = ml_collections.ConfigDict(
+        {"optimizer": "sgd", "lr": 1.0, "aggregator": "weighted_mean"}
+    )
+    c.exchange = ml_collections.ConfigDict(
+        {
+            "mode": "none",  # "none" or "pqc"
+            "signer": "pqcrypto",  # or "openssl"
+            "workers": 2,
+            "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
+        }
+    )
+    c.perf = ml_collections.ConfigDict(
+        {"client_axis": "turn", "chunk": 4, "devices": 0, "rounds_per_dispatch": 10}
+    )
+    c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
+    c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
+    return c

@@ -1,0 +1,32 @@
+"""TON_IoT network records, ten types, 20 clients, Dirichlet 0.5, sealed and signed updates.
+
+    python -m experiments.prepare --dataset=ton_iot/10class --manual_dir=DIR --data_dir=D
+    python -m experiments.train --config=configs/ton_iot.py --config.data.dir=D --workdir=W
+
+Variants: ``fedavg`` (default), ``fedprox``, ``centralised`` and ``local`` (comparisons; nothing is
+exchanged).
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(variant: str = "fedavg") -> ml_collections.ConfigDict:
+    """The run of one variant."""
+    c = base.get_config()
+    c.data.name = "ton_iot/10class"
+    c.clients.update(count=20, partition="dirichlet", alpha=0.5)
+    c.fed.rounds = 60
+    c.client.update(batch=64, epochs=1, schedule="cosine")
+    c.exchange.mode = "pqc"
+    if variant == "fedprox":
+        c.fed.algorithm = "fedprox"
+    elif variant in ("centralised", "local"):
+        c.fed.algorithm = "local_only" if variant == "local" else variant
+        c.exchange.mode = "none"
+    elif variant != "fedavg":
+        raise ValueError(
+            f"unknown variant {variant!r}: expected fedavg, fedprox, centralised or local"
+        )
+    return c.lock()

@@ -1,0 +1,64 @@
+"""What every command does alike: logs to stderr, one JSON line to stdout, one-sentence errors."""
+
+import logging as std_logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from qoejax.data.errors import DataError
+from qoejax.run import files
+from qoejax.run.errors import RunError
+
+
+def fail(message: str, code: int = 1) -> None:
+    """Says one sentence on stderr and exits."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def run(command: Callable[[], dict[str, Any]]) -> None:
+    """Runs a command: its result is printed as one line of JSON."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    for noisy in ("orbax", "jax", "tensorflow_datasets"):
+        std_logging.getLogger(noisy).setLevel(std_logging.ERROR)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            fail(f"unexpected argument {argv[1]!r}; see --help")
+        try:
+            result = command()
+        except (RunError, DataError) as e:
+            fail(str(e))
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command again to go on", 130)
+        else:
+            print(files.dumps(result), flush=True)
+
+    try:
+        app.run(main, flags_parser=_parse)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        fail(f"config: {e}")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's parser; what a config file or an override raises becomes one sentence."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        fail(str(e))
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        fail(f"config: {e}")
+    return argv
+
+
+def define_config() -> Any:
+    """The --config flag: a file of configs/, with its variant after a colon."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "configs/NAME.py[:variant]; --config.key=value overrides.", lock_config=True
+    )

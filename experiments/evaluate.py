@@ -1,0 +1,34 @@
+"""Metrics of a trained model on its test split, or on a labelled file in the dataset's raw form.
+
+python -m experiments.evaluate --workdir=runs/ton
+python -m experiments.evaluate --workdir=runs/ton --input=rows.csv.gz --dataset=ton_iot/10class
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "Raw rows: .csv, .csv.gz or .parquet.")
+_DATASET = flags.DEFINE_string("dataset", None, "Dataset and config whose form --input has.")
+
+
+def main() -> dict[str, Any]:
+    """Evaluates and returns the metrics."""
+    from qoejax.run import evaluate, model
+    from qoejax.run.errors import RunError
+
+    trained = model.load(pathlib.Path(_WORKDIR.value))
+    if _INPUT.value is None:
+        result = evaluate.evaluate_model(trained, evaluate.test_rows(trained))
+        return {"workdir": _WORKDIR.value, "dataset": trained.spec.dataset, **result.summary}
+    if _DATASET.value is None:
+        raise RunError("--input needs --dataset=NAME/CONFIG: the form that the file has")
+    return evaluate.evaluate_file(trained, pathlib.Path(_INPUT.value), _DATASET.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

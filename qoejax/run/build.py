@@ -1,0 +1,223 @@
+"""ConfigDict to objects: the one place where configuration is read.
+
+Every section is unpacked into explicit keyword arguments, so an unknown or missing key, or a name
+that is in no table, stops a run before anything compiles.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from qoejax.data import load, partition, preprocess, split, table
+from qoejax.data.cohort import stage
+from qoejax.fed import aggregate, client, engine, server
+from qoejax.nets import NETS
+from qoejax.objectives import losses
+from qoejax.run.errors import RunError
+from qoejax.types import Examples
+
+ALGORITHMS = ("fedavg", "fedprox", "centralised", "local_only")
+EXCHANGES = ("none", "pqc")
+
+
+class Data(NamedTuple):
+    """Cleaned, scaled rows on the host, and how they came about."""
+
+    spec: table.Spec
+    stats: preprocess.Stats
+    train: Examples  # NumPy leaves, not yet ordered by client
+    test: Examples
+    group: np.ndarray  # natural client of every training row
+    report: dict[str, Any]
+
+
+class Population(NamedTuple):
+    """Training rows ordered by client; client ``i`` holds ``count[i]`` rows from ``offset[i]``."""
+
+    examples: Examples
+    offset: np.ndarray
+    count: np.ndarray
+    parts: list[np.ndarray]
+
+
+def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as nested dicts of plain values, tuples as lists."""
+    return _plain(config.to_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def from_plain(config: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Inverse of ``plain_config``."""
+    return ml_collections.ConfigDict(
+        {k: {a: tuple(b) if isinstance(b, list) else b for a, b in v.items()}
+         if isinstance(v, dict) else v for k, v in config.items()}
+    )  # fmt: skip
+
+
+def choose(options: Mapping[str, Any], name: str, key: str) -> Any:
+    """``options[name]``, or a RunError that names the config key and what it may be."""
+    if name not in options:
+        raise RunError(f"config.{key} is {name!r}: expected one of {', '.join(sorted(options))}")
+    return options[name]
+
+
+def call(function: Callable[..., Any], section: str, **kwargs: Any) -> Any:
+    """Calls a factory; an argument that it does not take, or refuses, is a config error."""
+    try:
+        return function(**kwargs)
+    except (TypeError, ValueError) as e:
+        raise RunError(f"config.{section}: {e}") from e
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses what cannot work, before data are read.
+
+    Raises:
+      RunError: names the key, its value and what was expected.
+    """
+    positive = [
+        ("fed.rounds", config.fed.rounds),
+        ("clients.count", config.clients.count),
+        ("client.batch", config.client.batch),
+        ("client.lr", config.client.lr),
+        ("perf.chunk", config.perf.chunk),
+        ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
+        ("evaluation.every", config.evaluation.every),
+        ("evaluation.batch", config.evaluation.batch),
+        ("checkpoint.every", config.checkpoint.every),
+        ("checkpoint.keep", config.checkpoint.keep),
+        ("exchange.workers", config.exchange.workers),
+    ]
+    for key, value in positive:
+        if not value > 0:
+            raise RunError(f"config.{key} is {value}: expected more than 0")
+    if config.client.steps <= 0 and config.client.epochs <= 0:
+        raise RunError("config.client needs epochs or steps above 0: no client would learn")
+    choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
+    choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
+    choose(NETS, config.model.net, "model.net")
+    if config.fed.cohort > config.clients.count:
+        raise RunError(
+            f"config.fed.cohort is {config.fed.cohort}: expected at most config.clients.count "
+            f"({config.clients.count}), or 0 for all"
+        )
+    if config.exchange.mode != "none" and config.fed.algorithm in ("centralised", "local_only"):
+        raise RunError(
+            f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
+            "training exchanges nothing: expected 'none'"
+        )
+
+
+def data(config: ml_collections.ConfigDict) -> Data:
+    """Reads, cleans and scales both splits; statistics come from training rows only."""
+    d = config.data
+    builder = load.builder(d.name, d.dir or None, d.manual_dir or None)
+    spec, train = load.table(builder, "train")
+    _, test = load.table(builder, "test")
+    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
+    train, train_report = _clean(train, retained)
+    test, test_report = _clean(test, retained)
+    if d.max_rows and d.max_rows < len(train.label):
+        chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
+        train = table.take(train, np.sort(chosen[: d.max_rows]))
+    stats = preprocess.fit(
+        spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
+        budget=d.features, max_levels=d.max_levels, seed=config.seed,
+    )  # fmt: skip
+    report = {"train": train_report._asdict(), "test": test_report._asdict()}
+    return Data(spec, stats, examples(stats, train), examples(stats, test), train.group, report)
+
+
+def _clean(rows: table.Table, retained: list[int]) -> tuple[table.Table, split.CleanReport]:
+    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
+    keep, report = split.clean(flat, rows.label)
+    return table.take(rows, keep), report
+
+
+def examples(stats: preprocess.Stats, rows: table.Table) -> Examples:
+    """Raw rows to model inputs (NumPy leaves)."""
+    return Examples(
+        x=preprocess.apply(stats, rows.x),
+        label=rows.label.astype(np.int32),
+        mos=rows.mos.astype(np.float32),
+        mos_mask=rows.mos_mask,
+        weight=np.ones(len(rows.label), np.float32),
+    )
+
+
+def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
+    """Shares the training rows among clients and orders them by client."""
+    c = config.clients
+    n = len(rows.train.label)
+    if config.fed.algorithm == "centralised":
+        parts = [np.arange(n)]
+    else:
+        share = choose(partition.PARTITIONS, c.partition, "clients.partition")
+        parts = share(
+            rows.group if c.partition == "natural" else rows.train.label,
+            clients=c.count, seed=config.seed, alpha=c.alpha, min_size=c.min_size,
+            per_client=c.per_client,
+        )  # fmt: skip
+    staged, offset, count = stage(rows.train, parts)
+    return Population(staged, offset, count, parts)
+
+
+def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts: Any) -> Any:
+    """The network and its two-task loss; ``label_counts`` [C] are those of the training rows."""
+    model = dict(config.model)
+    make_net = choose(NETS, model.pop("net"), "model.net")
+    services = max(1, len(spec.services))
+    net = call(make_net, "model", classes=len(spec.label_names), services=services, **model)
+    loss = dict(config.loss)
+    weights = call(
+        losses.class_weights, "loss.class_weight", counts=label_counts,
+        scheme=loss.pop("class_weight"),
+    )  # fmt: skip
+    return call(losses.make_loss, "loss", net=net, class_weight=weights, **loss)
+
+
+def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.ClientUpdate:
+    """The local half of a round."""
+    names = {"centralised": "persistent", "local_only": "local_only"}
+    name = names.get(config.fed.algorithm, config.fed.algorithm)
+    c = config.client
+    make_optimizer = choose(client.OPTIMIZERS, c.optimizer, "client.optimizer")
+    extra = {"mu": config.fed.mu} if name == "fedprox" else {}
+    return call(
+        client.CLIENT_UPDATES[name], "client", loss_fn=loss_fn,
+        optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
+        lr=c.lr, batch_size=c.batch, **extra,
+    )  # fmt: skip
+
+
+def make_engine(
+    config: ml_collections.ConfigDict, loss_fn: Any, offset: np.ndarray, count: np.ndarray
+) -> engine.Engine:
+    """The compiled rounds."""
+    c = config
+    make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
+    return call(
+        engine.make_engine, "fed/perf",
+        client_update=client_update(c, loss_fn),
+        aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
+        server_opt=make_server(c.server.lr),
+        schedule=choose(client.SCHEDULES, c.client.schedule, "client.schedule")(c.fed.rounds),
+        offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
+        epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
+        batch_size=c.client.batch, weight=c.fed.weight,
+        client_axis=c.perf.client_axis, chunk=c.perf.chunk,
+    )  # fmt: skip
+
+
+def set_devices(config: ml_collections.ConfigDict) -> None:
+    """Simulated CPU devices, one per core, when clients are sharded; before JAX starts."""
+    if config.perf.client_axis == "shard" and config.perf.devices:
+        jax.config.update("jax_num_cpu_devices", config.perf.devices)

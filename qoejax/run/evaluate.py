@@ -1,0 +1,176 @@
+"""Metrics of a trained model, on its test split or on rows of a file."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.special
+
+from qoejax.data import load, preprocess, split, table
+from qoejax.data.errors import DataError
+from qoejax.fed.evaluate import make_evaluator
+from qoejax.objectives import metrics
+from qoejax.qoe import scales
+from qoejax.run import build, model
+from qoejax.run.errors import RunError
+from qoejax.types import Examples
+
+
+class Result(NamedTuple):
+    """Predictions on labelled rows, and what they add up to."""
+
+    summary: dict[str, Any]
+    label: np.ndarray  # [N]
+    probability: np.ndarray  # [N, C]
+    mos_true: np.ndarray  # [N, Q]
+    mos_mask: np.ndarray  # [N, Q]
+    mos_predicted: np.ndarray  # [N, Q]
+
+
+def probabilities(out: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities [N,C] and mean MOS [N,Q] of a network's outputs."""
+    return scipy.special.softmax(out["logits"], axis=-1), np.asarray(scales.mean(out["mos"]))
+
+
+def quick(objective: Any, config: Any, state: Any, data: build.Data) -> dict[str, float]:
+    """A few numbers for the convergence curves; never used to choose anything."""
+    predict = _evaluator(objective.predict, config.evaluation.batch)
+    names, spec = data.spec.label_names, data.spec
+    if config.fed.algorithm == "local_only":
+        scores = [
+            _score(predict(params, data.test.x), data.test, spec)
+            for params in unstack(state.client_state["params"])
+        ]
+        return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
+    del names
+    return _score(predict(state.params, data.test.x), data.test, spec)
+
+
+_EVALUATORS: dict[Any, Any] = {}
+
+
+def _evaluator(predict: Any, batch: int) -> Any:
+    """One compiled evaluator a network: a run evaluates many times."""
+    if (predict, batch) not in _EVALUATORS:
+        _EVALUATORS.clear()
+        _EVALUATORS[predict, batch] = make_evaluator(predict, batch)
+    return _EVALUATORS[predict, batch]
+
+
+def _score(out: dict[str, np.ndarray], rows: Examples, spec: table.Spec) -> dict[str, float]:
+    probability, mos = probabilities(out)
+    s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
+    scores = {k: s[k] for k in ("accuracy", "macro_f1")}
+    if rows.mos_mask.any():
+        scores["mos_plcc"] = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+    return scores
+
+
+def unstack(tree: Any) -> list[Any]:
+    """Pytree with leading axis P to P pytrees."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(count)]
+
+
+def evaluate_model(trained: model.Model, rows: Examples) -> Result:
+    """All metrics of DESIGN's ``evaluate`` on rows that are already scaled.
+
+    A stacked (local-only) model is scored client by client: the summary holds the mean over
+    clients, and the spread under ``clients``; arrays are those of the median client.
+    """
+    predict = trained.predictor()
+    if not trained.stacked:
+        return _result(trained, predict(trained.params, rows.x), rows)
+    results = [_result(trained, predict(p, rows.x), rows) for p in unstack(trained.params)]
+    f1 = np.array([r.summary["macro_f1"] for r in results])
+    median = results[int(np.argsort(f1)[len(f1) // 2])]
+    means = {
+        k: float(np.mean([r.summary[k] for r in results]))
+        for k, v in median.summary.items()
+        if isinstance(v, float)
+    }
+    clients = {"macro_f1": f1, "worst": f1.min(), "best": f1.max()}
+    return median._replace(summary={**median.summary, **means, "clients": clients})
+
+
+def _result(trained: model.Model, out: dict[str, np.ndarray], rows: Examples) -> Result:
+    probability, mos = probabilities(out)
+    spec = trained.spec
+    label = np.asarray(rows.label)
+    benign = spec.label_names.index(spec.benign)
+    summary: dict[str, Any] = {"rows": len(label)}
+    summary |= metrics.classification(probability, label, benign=benign, names=spec.label_names)
+    majority = int(np.argmax(trained.label_counts))
+    constant = np.eye(len(spec.label_names))[np.full(len(label), majority)]
+    baseline = metrics.classification(constant, label, benign=benign)
+    summary["majority_class"] = {k: baseline[k] for k in ("accuracy", "macro_f1")}
+    mask = np.asarray(rows.mos_mask)
+    summary["mos"] = None
+    if mask.any():
+        summary["mos"] = {
+            name: metrics.mos(mos[mask[:, q], q], np.asarray(rows.mos)[mask[:, q], q])
+            for q, name in enumerate(spec.services)
+            if mask[:, q].any()
+        }
+    return Result(summary, label, probability, np.asarray(rows.mos), mask, mos)
+
+
+def test_rows(trained: model.Model) -> Examples:
+    """The test split of the model's own dataset, cleaned and scaled."""
+    d = build.from_plain(trained.config).data
+    builder = load.builder(d.name, d.dir or None, d.manual_dir or None)
+    _, rows = load.table(builder, "test")
+    return build.examples(trained.stats, clean(trained, rows))
+
+
+def clean(trained: model.Model, rows: table.Table) -> table.Table:
+    """Rows without duplicates and label conflicts, judged on the features the model sees."""
+    d = build.from_plain(trained.config).data
+    retained = preprocess.retained(trained.spec, keep=tuple(d.keep), drop=tuple(d.drop))
+    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
+    return table.take(rows, split.clean(flat, rows.label)[0])
+
+
+def raw_rows(trained: model.Model, path: pathlib.Path) -> tuple[table.Table, dict[str, Any]]:
+    """Rows of a file in the dataset's raw form, coded as the model was trained.
+
+    Raises:
+      RunError: the file is missing, or not of that form.
+    """
+    if not path.is_file():
+        raise RunError(f"input {path} is not a file: expected .csv, .csv.gz or .parquet")
+    try:
+        rows, report = load.read_raw(path, trained.spec)
+    except DataError as e:
+        raise RunError(str(e)) from e
+    if not len(rows.label):
+        raise RunError(f"input {path} has no usable row")
+    return rows, report._asdict()
+
+
+def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dict[str, Any]:
+    """Metrics on a labelled file: on all its rows, and on those without duplicates and conflicts.
+
+    Raises:
+      RunError: another dataset than the model's, no labels, or an unreadable file.
+    """
+    if dataset != trained.spec.dataset:
+        raise RunError(
+            f"--dataset={dataset}, but this model was trained on {trained.spec.dataset}: "
+            "expected the same dataset and config"
+        )
+    rows, report = raw_rows(trained, path)
+    labelled = rows.label >= 0
+    if not labelled.any():
+        raise RunError(f"input {path} has no label column or no known label; predict needs none")
+    rows = table.take(rows, np.flatnonzero(labelled))
+    result = evaluate_model(trained, build.examples(trained.stats, rows))
+    unique = evaluate_model(trained, build.examples(trained.stats, clean(trained, rows)))
+    keys = ("rows", "accuracy", "macro_f1", "weighted_f1", "mcc", "balanced_accuracy")
+    return {
+        "input": str(path),
+        "read": report,
+        **result.summary,
+        "deduplicated": {k: unique.summary[k] for k in keys},
+    }

@@ -1,0 +1,162 @@
+"""Figures of a run. Each function draws on a new figure and returns it; ``save_all`` writes PNGs.
+
+Colours are chosen to read on white and in the dark report alike; every figure has its own white
+background, so a PNG stands alone.
+"""
+
+import pathlib
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#3c8d53", "#b8423f", "#7a7f87"
+
+
+def _new(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Any]:
+    figure, axes = plt.subplots(figsize=(width, height), dpi=120, layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def convergence(rows: list[dict[str, Any]]) -> Figure:
+    """Training loss and accuracy on the test split, by round."""
+    figure, axes = _new()
+    rounds = [r["round"] for r in rows]
+    axes.plot(rounds, [r["loss"] for r in rows], color=GREY, label="training loss")
+    axes.set(xlabel="round", ylabel="training loss")
+    right = axes.twinx()
+    tested = [r for r in rows if "test" in r]
+    for name, label, colour in (
+        ("macro_f1", "test macro-F1", BLUE),
+        ("accuracy", "test accuracy", ORANGE),
+        ("mos_plcc", "test MOS PLCC", GREEN),
+    ):
+        points = [(r["round"], r["test"][name]) for r in tested if name in r["test"]]
+        if points:
+            right.plot(*zip(*points, strict=True), marker="o", ms=3.5, color=colour, label=label)
+    right.set(ylim=(0, 1.02), ylabel="score")
+    handles = [a.get_legend_handles_labels() for a in (axes, right)]
+    right.legend(
+        handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc="center right",
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def confusion(matrix: np.ndarray, names: tuple[str, ...]) -> Figure:
+    """Confusion matrix [C,C] (rows are the truth), as shares of each row."""
+    count = len(names)
+    size = max(4.5, 0.42 * count + 2.2)
+    figure, axes = _new(size + 0.8, size)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(count), names, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(count), names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    if count <= 16:
+        for i in range(count):
+            for j in range(count):
+                if share[i, j] >= 0.005:
+                    axes.text(
+                        j, i, f"{share[i, j]:.2f}", ha="center", va="center", fontsize=7,
+                        color="white" if share[i, j] > 0.55 else "black",
+                    )  # fmt: skip
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def per_class(report: dict[str, dict[str, float]]) -> Figure:
+    """Recall and precision of every class, with its number of test rows."""
+    names = list(report)
+    figure, axes = _new(7.0, max(3.0, 0.3 * len(names) + 1.4))
+    y = np.arange(len(names))
+    axes.barh(y - 0.2, [report[n]["recall"] or 0 for n in names], 0.38, color=BLUE, label="recall")
+    axes.barh(
+        y + 0.2, [report[n]["precision"] or 0 for n in names], 0.38, color=ORANGE,
+        label="precision",
+    )  # fmt: skip
+    axes.set_yticks(y, [f"{n} ({int(report[n]['support'])})" for n in names], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02), xlabel="score (rows of the class in brackets)")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    return figure
+
+
+def partition(table: np.ndarray, names: tuple[str, ...]) -> Figure:
+    """Who holds what: rows of each class [K,C] at every client, stacked."""
+    figure, axes = _new(7.5, 4.2)
+    colours = plt.get_cmap("tab20")(np.arange(len(names)) % 20)
+    x, bottom = np.arange(len(table)), np.zeros(len(table))
+    for c, name in enumerate(names):
+        axes.bar(x, table[:, c], 0.9, bottom=bottom, color=colours[c], label=name)
+        bottom += table[:, c]
+    axes.set(xlabel="client", ylabel="training rows", xlim=(-0.6, len(table) - 0.4))
+    if len(names) <= 20:
+        axes.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+    return figure
+
+
+def mos(true: np.ndarray, predicted: np.ndarray, service: str) -> Figure:
+    """Predicted against true MOS [N] as a density, with the diagonal."""
+    figure, axes = _new(5.2, 4.4)
+    bins = axes.hexbin(
+        true, predicted, gridsize=40, extent=(1, 5, 1, 5), mincnt=1, bins="log", cmap="viridis"
+    )
+    axes.plot([1, 5], [1, 5], color=RED, lw=1)
+    axes.set(xlabel=f"true MOS ({service})", ylabel="predicted MOS", xlim=(1, 5), ylim=(1, 5))
+    figure.colorbar(bins, ax=axes, shrink=0.85, label="rows")
+    return figure
+
+
+def reliability(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> Figure:
+    """Accuracy against confidence of the predicted class, [N,C] and [N]; below, how many rows."""
+    confidence, right = probability.max(-1), probability.argmax(-1) == label
+    slot = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(slot, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.bincount(slot, right, bins) / count
+    centre = (np.arange(bins) + 0.5) / bins
+    figure, (top, low) = plt.subplots(
+        2, 1, figsize=(5.2, 4.8), dpi=120, layout="constrained", sharex=True, height_ratios=(3, 1)
+    )
+    top.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+    top.bar(centre, np.nan_to_num(accuracy), 0.9 / bins, color=BLUE)
+    top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+    low.bar(centre, count, 0.9 / bins, color=GREY)
+    low.set(xlabel="confidence", ylabel="rows")
+    for axes in (top, low):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def wire(rows: list[dict[str, Any]]) -> Figure:
+    """Seconds in each primitive and bytes of every wired round."""
+    wired = [r for r in rows if "wire" in r]
+    rounds = [r["round"] for r in wired]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), dpi=120, layout="constrained")
+    names = sorted({k for r in wired for k in r["wire"]["seconds"]})
+    series = [[1e3 * r["wire"]["seconds"].get(n, 0.0) for r in wired] for n in names]
+    colours = plt.get_cmap("tab10")(np.arange(len(names)) % 10)
+    left.stackplot(rounds, series, labels=names, colors=colours)
+    left.set(xlabel="round", ylabel="milliseconds of cryptography, all clients")
+    left.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
+    left.set_ylim(0, 1.35 * max(1e-9, max(map(sum, zip(*series, strict=True)))))
+    right.plot(rounds, [r["wire"]["bytes_up"] / 1e6 for r in wired], color=BLUE, label="up")
+    right.plot(rounds, [r["wire"]["bytes_down"] / 1e6 for r in wired], color=ORANGE, label="down")
+    right.set(xlabel="round", ylabel="megabytes, all clients", ylim=(0, None))
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a PNG and frees the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")
+    plt.close(figure)

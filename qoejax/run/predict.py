@@ -1,0 +1,85 @@
+"""Per record: class, probability, MOS with an interval, and the action of greatest utility."""
+
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from qoejax.qoe import decide, scales
+from qoejax.run import build, evaluate, files, model
+from qoejax.run.errors import RunError
+
+# G.107's best narrow-band connection: what a user loses at most when blocked unduly.
+NOMINAL_MOS = 4.41
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[str, np.ndarray]:
+    """Predictions for scaled rows x[N,T,F], one array a column.
+
+    ``mos_SERVICE`` columns, with the 80 % interval, are there only when the model's dataset has
+    MOS; the action then weighs the worst service, else ``NOMINAL_MOS``.
+    """
+    out = trained.predictor()(trained.params, x)
+    probability, mos = evaluate.probabilities(out)
+    names = np.array(trained.spec.label_names)
+    best = probability.argmax(-1)
+    p_attack = 1 - probability[:, trained.spec.label_names.index(trained.spec.benign)]
+    table: dict[str, np.ndarray] = {
+        "class": names[best],
+        "probability": probability.max(-1).astype(np.float32),
+        "p_attack": p_attack.astype(np.float32),
+    }
+    low, high = (np.asarray(a) for a in scales.interval(jnp.asarray(out["mos"]), 0.8))
+    for q, service in enumerate(trained.spec.services):
+        table[f"mos_{service}"] = mos[:, q]
+        table[f"mos_{service}_low"] = low[:, q]
+        table[f"mos_{service}_high"] = high[:, q]
+    worst = mos.min(-1) if trained.spec.services else np.full(len(best), NOMINAL_MOS)
+    chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
+    table["action"] = np.array(decide.ACTIONS)[np.asarray(chosen)]
+    return table
+
+
+def predict(
+    trained: model.Model, source: pathlib.Path, target: pathlib.Path, costs: decide.Costs
+) -> dict[str, Any]:
+    """Reads ``source``, writes one row per usable record to ``target``, atomically.
+
+    Raises:
+      RunError: unreadable input, unknown output form, or a local-only model (one per client).
+    """
+    if trained.stacked:
+        raise RunError("a local-only run has one model per client; predict needs a shared model")
+    if source.suffix in (".pcap", ".pcapng"):
+        raise RunError(f"{source}: packet captures are not read yet; expected a file of records")
+    if not str(target).endswith(SUFFIXES):
+        raise RunError(f"output {target}: expected a name ending in {', '.join(SUFFIXES)}")
+    rows, report = evaluate.raw_rows(trained, source)
+    table = pa.table(columns(trained, build.examples(trained.stats, rows).x, costs))
+    sink = pa.BufferOutputStream()
+    if target.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, sink)
+    elif target.suffix == ".gz":
+        with pa.CompressedOutputStream(sink, "gzip") as stream:
+            pyarrow.csv.write_csv(table, stream)
+    else:
+        pyarrow.csv.write_csv(table, sink)
+    try:
+        files.write_bytes(target, sink.getvalue().to_pybytes())
+    except OSError as e:
+        raise RunError(f"output {target} cannot be written: {e.strerror or e}") from None
+    actions, counts = np.unique(np.asarray(table["action"]), return_counts=True)
+    classes, per_class = np.unique(np.asarray(table["class"]), return_counts=True)
+    return {
+        "input": str(source),
+        "output": str(target),
+        "rows": table.num_rows,
+        "read": report,
+        "classes": dict(zip(classes.tolist(), per_class.tolist(), strict=True)),
+        "actions": dict(zip(actions.tolist(), counts.tolist(), strict=True)),
+    }

@@ -1,0 +1,123 @@
+"""plots/*.png and report.html: a run on one self-contained page, phone-ready, dark and light."""
+
+import base64
+import json
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from qoejax.run import files, plots
+from qoejax.run.evaluate import Result
+from qoejax.run.writer import read_rows
+
+CAPTIONS = {
+    "convergence": "Convergence: training loss, and scores on the test split.",
+    "confusion": "Confusion matrix on the test split, by true class.",
+    "per_class": "Recall and precision of every class.",
+    "partition": "Who holds what: training rows of each class at every client.",
+    "mos": "MOS predicted against true.",
+    "reliability": "Reliability: accuracy against confidence (all on the diagonal is calibrated).",
+    "wire": "The wire: time in each primitive, and bytes, by round.",
+}
+
+
+def draw(
+    folder: pathlib.Path,
+    rows: list[dict[str, Any]],
+    result: Result,
+    data: dict[str, Any],
+    services: tuple[str, ...],
+) -> dict[str, pathlib.Path]:
+    """Writes every figure that the run has numbers for; returns their paths by caption key."""
+    names = tuple(data["labels"])
+    matrix = np.zeros((len(names), len(names)), int)
+    np.add.at(matrix, (result.label, result.probability.argmax(-1)), 1)
+    figures = {
+        "convergence": plots.convergence(rows) if rows else None,
+        "confusion": plots.confusion(matrix, names),
+        "per_class": plots.per_class(result.summary["per_class"]),
+        "partition": plots.partition(np.asarray(data["clients"]["per_class"]), names),
+        "reliability": plots.reliability(result.probability, result.label),
+        "wire": plots.wire(rows) if any("wire" in r for r in rows) else None,
+    }
+    for q, service in enumerate(services):
+        seen = result.mos_mask[:, q]
+        if seen.any():
+            figures[f"mos_{service}"] = plots.mos(
+                result.mos_true[seen, q], result.mos_predicted[seen, q], service
+            )
+    paths = {}
+    for name, figure in figures.items():
+        if figure is not None:
+            paths[name] = folder / f"{name}.png"
+            plots.save(figure, paths[name])
+    return paths
+
+
+def _figure(name: str, path: pathlib.Path) -> dict[str, str]:
+    caption = CAPTIONS[name if name in CAPTIONS else "mos"]
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return {"name": name, "caption": caption, "src": f"data:image/png;base64,{encoded}"}
+
+
+def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Sums over the wired rounds, or None when nothing went over the wire."""
+    wired = [r["wire"] for r in rows if "wire" in r]
+    if not wired:
+        return None
+    seconds: dict[str, float] = {}
+    for w in wired:
+        for key, value in w["seconds"].items():
+            seconds[key] = seconds.get(key, 0.0) + value
+    rejected: dict[str, int] = {}
+    for w in wired:
+        for key, value in w["rejected"].items():
+            rejected[key] = rejected.get(key, 0) + value
+    total = sum(r["seconds"] for r in rows if "wire" in r)
+    return {
+        "updates": sum(w["accepted"] for w in wired),
+        "rejected": rejected,
+        "bytes_up": sum(w["bytes_up"] for w in wired),
+        "bytes_down": sum(w["bytes_down"] for w in wired),
+        "seconds": seconds,
+        "share": sum(w["wait_s"] for w in wired) / total if total else None,
+    }
+
+
+def write(
+    workdir: pathlib.Path, result: Result, data: dict[str, Any], services: tuple[str, ...]
+) -> pathlib.Path:
+    """Draws the plots and writes the page; returns its path."""
+    rows = read_rows(workdir / "metrics.jsonl")
+    paths = draw(workdir / "plots", rows, result, data, services)
+    manifest = files.read_json(workdir / "manifest.json", "the manifest of a run")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    page = environment.get_template("report.html").render(
+        summary=result.summary,
+        data=data,
+        manifest=manifest,
+        config=json.dumps(manifest["config"], indent=1),
+        wire=wire_totals(rows),
+        rounds=rows[-1]["round"] if rows else 0,
+        figures=[_figure(name, path) for name, path in paths.items()],
+    )
+    path = workdir / "report.html"
+    files.write_bytes(path, page.encode())
+    return path
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

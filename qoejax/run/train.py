@@ -1,0 +1,216 @@
+"""The host loop: blocks of rounds on the device, files and progress in between."""
+
+import contextlib
+import logging
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from qoejax import trees
+from qoejax.run import build, evaluate, files, manifest, report, wired
+from qoejax.run.checkpoint import Checkpoints
+from qoejax.run.model import Model
+from qoejax.run.model import save as save_model
+from qoejax.run.progress import progress
+from qoejax.run.writer import MetricsWriter
+from qoejax.types import Examples
+from qoejax.wire.exchange import Exchange
+
+
+class Run(NamedTuple):
+    """Everything that a run needs and that does not change from round to round."""
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    data: build.Data
+    population: build.Population
+    objective: Any
+    engine: Any
+    examples: Examples  # on the device
+    key: jax.Array
+    label_counts: np.ndarray
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
+    """Data, model and engine of a config; compiles nothing yet."""
+    data = build.data(config)
+    population = build.population(config, data)
+    counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
+    objective = build.objective(config, data.spec, counts)
+    engine = build.make_engine(config, objective.loss_fn, population.offset, population.count)
+    return Run(
+        config, workdir, data, population, objective, engine,
+        jax.tree.map(jnp.asarray, population.examples), jax.random.key(config.seed), counts,
+    )  # fmt: skip
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains to the last round, from the last sound checkpoint if there is one.
+
+    Returns:
+      The summary that the command prints: rounds, digest of the parameters, metrics, seconds.
+
+    Raises:
+      RunError: bad config, unwritable or foreign workdir, no sound checkpoint.
+    """
+    build.check(config)
+    build.set_devices(config)
+    workdir = files.writable_folder(workdir, "workdir")
+    with files.locked(workdir / ".lock", f"workdir {workdir}"):
+        record = manifest.open_run(workdir, build.plain_config(config))
+        run = prepare(config, workdir)
+        rows = run.population.examples
+        manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
+        files.write_json(workdir / "data.json", data_report(run))
+        with contextlib.closing(Checkpoints(workdir / "checkpoints", config.checkpoint.keep)) as c:
+            state, seconds = _rounds(run, c)
+        return _finish(run, record, state, seconds)
+
+
+def _initial(run: Run) -> Any:
+    params = run.objective.init(jax.random.fold_in(run.key, 0), run.examples.x[:1])
+    return run.engine.init(params)
+
+
+def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
+    """Runs what is left of the rounds; returns the last state and the seconds spent."""
+    state = _initial(run)
+    first = 0
+    found = checkpoints.restore(state)
+    if found is not None:
+        first, host = found
+        state = jax.tree.map(jnp.asarray, host)
+        logging.info("resuming after round %d of %d", first, run.config.fed.rounds)
+    start = time.perf_counter()
+    writer = MetricsWriter(run.workdir, first)
+    key = jax.random.fold_in(run.key, 1)
+    with contextlib.closing(writer), _exchange(run, state.params) as exchange:
+        for n in progress(_blocks(run.config, first), run.config.fed.rounds, first):
+            state, rows = _block(run, exchange, state, key, n)
+            last = int(rows[-1]["round"])
+            if _due(last, run.config.evaluation.every, run.config):
+                rows[-1]["test"] = evaluate.quick(run.objective, run.config, state, run.data)
+            for row in rows:
+                writer.write(row)
+            if _due(last, run.config.checkpoint.every, run.config):
+                checkpoints.save(last, state)
+            logging.info("round %d: %s", last, _line(rows[-1]))
+    return state, time.perf_counter() - start
+
+
+def _due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
+    return step % every == 0 or step == config.fed.rounds
+
+
+def _blocks(config: ml_collections.ConfigDict, first: int) -> Iterator[int]:
+    """Sizes of the blocks to come; they end where something is due, whatever they began at."""
+    done = first
+    every = (config.perf.rounds_per_dispatch, config.evaluation.every, config.checkpoint.every)
+    while done < config.fed.rounds:
+        n = min([e - done % e for e in every] + [config.fed.rounds - done])
+        yield n
+        done += n
+
+
+@contextlib.contextmanager
+def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
+    c = run.config.exchange
+    if c.mode == "none":
+        yield None
+        return
+    exchange = Exchange(
+        clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
+        workers=c.workers, key_dir=run.workdir / "keys", max_norm=c.max_norm,
+    )  # fmt: skip
+    with contextlib.closing(exchange):
+        yield exchange
+
+
+def _block(
+    run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
+) -> tuple[Any, list[dict[str, Any]]]:
+    """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
+    start = time.perf_counter()
+    if exchange is None:
+        before = int(state.round)
+        state, stacked = run.engine.block(state, run.examples, key, n)
+        stacked = jax.device_get(stacked)
+        seconds = (time.perf_counter() - start) / n
+        each = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(n)]
+        return state, [_row(before + i + 1, m, seconds) for i, m in enumerate(each)]
+    rows = []
+    for _ in range(n):
+        start = time.perf_counter()
+        state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
+        seconds = time.perf_counter() - start
+        rows.append(_row(int(state.round), metrics, seconds) | {"wire": wire})
+    return state, rows
+
+
+def _row(number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """A round's sums as the ratios that people read."""
+    s = {k: float(v) for k, v in sums.items()}
+    per = lambda a, b: s[a] / s[b] if s.get(b) else None  # noqa: E731
+    mse = per("mos_se", "mos_count")
+    return {
+        "round": number,
+        "loss": per("loss_sum", "count"),
+        "accuracy": per("correct", "count"),
+        "mos_rmse": None if mse is None else mse**0.5,
+        "clients": int(s["clients"]),
+        "refused": int(s["refused"]),
+        "examples": int(s["count"]),
+        "seconds": round(seconds, 6),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"loss {row['loss']:.4f}" if row["loss"] is not None else "no client"]
+    parts += [f"{k} {v:.4f}" for k, v in row.get("test", {}).items() if isinstance(v, float)]
+    return ", ".join(parts)
+
+
+def data_report(run: Run) -> dict[str, Any]:
+    """What the rows are and who holds them: data.json, and the report's data section."""
+    names = run.data.spec.label_names
+    table = build.partition.summary(run.population.parts, run.data.train.label, classes=len(names))
+    return {
+        "dataset": run.data.spec.dataset,
+        "cleaning": run.data.report,
+        "rows": {"train": len(run.data.train.label), "test": len(run.data.test.label)},
+        "features": list(run.data.stats.names),
+        "labels": list(names),
+        "clients": {"rows": run.population.count, "per_class": table},
+    }
+
+
+def _finish(run: Run, record: dict[str, Any], state: Any, seconds: float) -> dict[str, Any]:
+    local = run.config.fed.algorithm == "local_only"
+    params = jax.device_get(state.client_state["params"] if local else state.params)
+    model = Model(
+        run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
+        params, local,
+    )  # fmt: skip
+    save_model(run.workdir / "model", model)
+    result = evaluate.evaluate_model(model, run.data.test)
+    files.write_json(run.workdir / "evaluation.json", result.summary)
+    record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
+    record["rounds"] = int(state.round)
+    files.write_json(run.workdir / "manifest.json", record)
+    page = report.write(run.workdir, result, data_report(run), run.data.spec.services)
+    return {
+        "workdir": str(run.workdir),
+        "rounds": int(state.round),
+        "params": trees.count(params),
+        "params_sha256": record["params_sha256"],
+        "train_rows": len(run.data.train.label),
+        "seconds": round(seconds, 3),
+        **{k: result.summary[k] for k in ("accuracy", "macro_f1", "mos") if k in result.summary},
+        "report": str(page),
+    }
