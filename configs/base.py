@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "keep": (),  # leaky columns to keep by name, for comparison
             "drop": (),  # further columns to leave out
             "scale": "quantile",
-            "features": 0,  # budget of the mutual-information filter; 0 keeps all that vary
+            "features": 40,  # budget of the mutual-information filter; 0 keeps all that vary
             "max_levels": 32,
             "max_rows": 0,  # 0 keeps all; otherwise a seeded sample of the training rows
         }
@@ -61,7 +61,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         {
             "optimizer": "adam",
             "lr": 0.001,
-            "schedule": "constant",
+            "schedule": "cosine",
             "batch": 64,
             "epochs": 1,
             "steps": 0,  # when above 0, every client takes this many steps instead of epochs
@@ -77,12 +77,27 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "mode": "none",  # "none" or "pqc"
             "signer": "pqcrypto",  # or "openssl"
             "workers": 2,
+            "keys": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
             "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
         }
     )
     c.perf = ml_collections.ConfigDict(
-        {"client_axis": "turn", "chunk": 4, "devices": 0, "rounds_per_dispatch": 10}
+        {"client_axis": "shard", "chunk": 4, "devices": 2, "rounds_per_dispatch": 10}
     )
     c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
     c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
+    return c
+
+
+def train_as(c: ml_collections.ConfigDict, algorithm: str) -> ml_collections.ConfigDict:
+    """Sets how ``c`` trains: fedavg or fedprox over the wire, or centralised or local without."""
+    names = {
+        "fedavg": ("fedavg", "pqc"),
+        "fedprox": ("fedprox", "pqc"),
+        "centralised": ("centralised", "none"),
+        "local": ("local_only", "none"),
+    }
+    if algorithm not in names:
+        raise ValueError(f"unknown variant {algorithm!r}: expected one of {', '.join(names)}")
+    c.fed.algorithm, c.exchange.mode = names[algorithm]
     return c

@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     c.data.name = "simulated_iot/small"
     c.clients.update(partition="natural", count=20)
     c.fed.rounds = 30
-    c.client.update(batch=64, epochs=1, schedule="cosine")
+    c.client.update(batch=64, epochs=1)
     c.evaluation.every = 5
     c.checkpoint.every = 5
     c.perf.rounds_per_dispatch = 5

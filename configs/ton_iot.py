@@ -18,15 +18,4 @@ def get_config(variant: str = "fedavg") -> ml_collections.ConfigDict:
     c.data.name = "ton_iot/10class"
     c.clients.update(count=20, partition="dirichlet", alpha=0.5)
     c.fed.rounds = 60
-    c.client.update(batch=64, epochs=1, schedule="cosine")
-    c.exchange.mode = "pqc"
-    if variant == "fedprox":
-        c.fed.algorithm = "fedprox"
-    elif variant in ("centralised", "local"):
-        c.fed.algorithm = "local_only" if variant == "local" else variant
-        c.exchange.mode = "none"
-    elif variant != "fedavg":
-        raise ValueError(
-            f"unknown variant {variant!r}: expected fedavg, fedprox, centralised or local"
-        )
-    return c.lock()
+    return base.train_as(c, variant).lock()

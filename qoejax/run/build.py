@@ -4,6 +4,7 @@ Every section is unpacked into explicit keyword arguments, so an unknown or miss
 that is in no table, stops a run before anything compiles.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from qoejax.types import Examples
 
 ALGORITHMS = ("fedavg", "fedprox", "centralised", "local_only")
 EXCHANGES = ("none", "pqc")
+KEY_FILES = ("plain", "encrypted")
 
 
 class Data(NamedTuple):
@@ -103,6 +105,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
+    choose(dict.fromkeys(KEY_FILES), config.exchange.keys, "exchange.keys")
     choose(NETS, config.model.net, "model.net")
     if config.fed.cohort > config.clients.count:
         raise RunError(
@@ -116,10 +119,16 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def data_dir(folder: str) -> str:
+    """``folder``, or where TFDS keeps prepared datasets by default."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return os.path.expanduser(folder or default)
+
+
 def data(config: ml_collections.ConfigDict) -> Data:
     """Reads, cleans and scales both splits; statistics come from training rows only."""
     d = config.data
-    builder = load.builder(d.name, d.dir or None, d.manual_dir or None)
+    builder = load.builder(d.name, data_dir(d.dir), d.manual_dir or None)
     spec, train = load.table(builder, "train")
     _, test = load.table(builder, "test")
     retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
@@ -143,12 +152,13 @@ def _clean(rows: table.Table, retained: list[int]) -> tuple[table.Table, split.C
 
 
 def examples(stats: preprocess.Stats, rows: table.Table) -> Examples:
-    """Raw rows to model inputs (NumPy leaves)."""
+    """Raw rows to model inputs (NumPy leaves); at least one service, masked where none is rated."""
+    none = ((0, 0), (0, 0 if rows.mos.shape[1] else 1))
     return Examples(
         x=preprocess.apply(stats, rows.x),
         label=rows.label.astype(np.int32),
-        mos=rows.mos.astype(np.float32),
-        mos_mask=rows.mos_mask,
+        mos=np.pad(rows.mos.astype(np.float32), none),
+        mos_mask=np.pad(rows.mos_mask, none),
         weight=np.ones(len(rows.label), np.float32),
     )
 

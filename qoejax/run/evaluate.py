@@ -4,12 +4,13 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
 from qoejax.data import load, preprocess, split, table
 from qoejax.data.errors import DataError
-from qoejax.fed.evaluate import make_evaluator
+from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
 from qoejax.run import build, model
@@ -30,32 +31,19 @@ class Result(NamedTuple):
 
 def probabilities(out: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Class probabilities [N,C] and mean MOS [N,Q] of a network's outputs."""
-    return scipy.special.softmax(out["logits"], axis=-1), np.asarray(scales.mean(out["mos"]))
+    probability = scipy.special.softmax(np.asarray(out["logits"]), axis=-1)
+    return probability, np.asarray(scales.mean(jnp.asarray(out["mos"])))
 
 
-def quick(objective: Any, config: Any, state: Any, data: build.Data) -> dict[str, float]:
-    """A few numbers for the convergence curves; never used to choose anything."""
-    predict = _evaluator(objective.predict, config.evaluation.batch)
-    names, spec = data.spec.label_names, data.spec
-    if config.fed.algorithm == "local_only":
-        scores = [
-            _score(predict(params, data.test.x), data.test, spec)
-            for params in unstack(state.client_state["params"])
-        ]
-        return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
-    del names
-    return _score(predict(state.params, data.test.x), data.test, spec)
+def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[str, float]:
+    """A few numbers for the convergence curves; never used to choose anything.
 
-
-_EVALUATORS: dict[Any, Any] = {}
-
-
-def _evaluator(predict: Any, batch: int) -> Any:
-    """One compiled evaluator a network: a run evaluates many times."""
-    if (predict, batch) not in _EVALUATORS:
-        _EVALUATORS.clear()
-        _EVALUATORS[predict, batch] = make_evaluator(predict, batch)
-    return _EVALUATORS[predict, batch]
+    Local-only training has one model per client: the mean over clients is given.
+    """
+    local = isinstance(state.client_state, LocalState)
+    models = unstack(state.client_state.params) if local else [state.params]
+    scores = [_score(predict(params, rows.x), rows, spec) for params in models]
+    return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
 
 
 def _score(out: dict[str, np.ndarray], rows: Examples, spec: table.Spec) -> dict[str, float]:

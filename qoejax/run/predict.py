@@ -34,7 +34,8 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
         "probability": probability.max(-1).astype(np.float32),
         "p_attack": p_attack.astype(np.float32),
     }
-    low, high = (np.asarray(a) for a in scales.interval(jnp.asarray(out["mos"]), 0.8))
+    bins = jnp.asarray(out["mos"])
+    low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
     for q, service in enumerate(trained.spec.services):
         table[f"mos_{service}"] = mos[:, q]
         table[f"mos_{service}_low"] = low[:, q]

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -13,14 +14,20 @@ import ml_collections
 import numpy as np
 
 from qoejax import trees
+from qoejax.fed.evaluate import make_evaluator
 from qoejax.run import build, evaluate, files, manifest, report, wired
 from qoejax.run.checkpoint import Checkpoints
+from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
 from qoejax.wire.exchange import Exchange
+
+
+PASSPHRASE = "QOEJAX_PASSPHRASE"
+"""Environment variable that encrypts key files; never a flag, which other users could list."""
 
 
 class Run(NamedTuple):
@@ -32,6 +39,7 @@ class Run(NamedTuple):
     population: build.Population
     objective: Any
     engine: Any
+    predict: Any  # compiled once: a run evaluates many times
     examples: Examples  # on the device
     key: jax.Array
     label_counts: np.ndarray
@@ -44,9 +52,11 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
     engine = build.make_engine(config, objective.loss_fn, population.offset, population.count)
+    predict = make_evaluator(objective.predict, config.evaluation.batch)
+    staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
     return Run(
-        config, workdir, data, population, objective, engine,
-        jax.tree.map(jnp.asarray, population.examples), jax.random.key(config.seed), counts,
+        config, workdir, data, population, objective, engine, predict, staged,
+        jax.random.key(config.seed), counts,
     )  # fmt: skip
 
 
@@ -95,7 +105,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
             state, rows = _block(run, exchange, state, key, n)
             last = int(rows[-1]["round"])
             if _due(last, run.config.evaluation.every, run.config):
-                rows[-1]["test"] = evaluate.quick(run.objective, run.config, state, run.data)
+                rows[-1]["test"] = evaluate.quick(run.predict, state, run.data.test, run.data.spec)
             for row in rows:
                 writer.write(row)
             if _due(last, run.config.checkpoint.every, run.config):
@@ -126,10 +136,21 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
         return
     exchange = Exchange(
         clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
-        workers=c.workers, key_dir=run.workdir / "keys", max_norm=c.max_norm,
+        workers=c.workers, max_norm=c.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
     with contextlib.closing(exchange):
         yield exchange
+
+
+def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
+    if exchange.keys == "plain":
+        return {"plain_keys": True}
+    passphrase = os.environ.get(PASSPHRASE, "")
+    if not passphrase:
+        raise RunError(
+            f"config.exchange.keys is 'encrypted', but {PASSPHRASE} is not set in the environment"
+        )
+    return {"passphrase": passphrase.encode()}
 
 
 def _block(
@@ -192,7 +213,7 @@ def data_report(run: Run) -> dict[str, Any]:
 
 def _finish(run: Run, record: dict[str, Any], state: Any, seconds: float) -> dict[str, Any]:
     local = run.config.fed.algorithm == "local_only"
-    params = jax.device_get(state.client_state["params"] if local else state.params)
+    params = jax.device_get(state.client_state.params if local else state.params)
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
         params, local,
