@@ -1,0 +1,298 @@
+"""What a client does between two rounds: a few optimizer steps from the global parameters. JAX.
+
+Rows never move: a client is a range of the staged ``Examples`` and draws each batch by index
+inside its compiled loop. The number of steps is traced, so that one executable serves clients of
+every size: in turn, each pays for its own steps only, and under ``vmap`` those that are done wait.
+
+Randomness depends on identity and time only: the key that ``update`` receives belongs to one
+client in one round, and each step folds its own number into it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from qoejax.data.cohort import batch_index
+from qoejax.types import Cohort, Examples, Params, Sums
+
+
+class LossFn(Protocol):
+    """``loss_fn(params, batch, key) -> (loss, sums)``.
+
+    ``loss`` is a scalar; an example of weight 0 contributes nothing to it. ``sums`` are metric
+    numerators and denominators of the batch.
+    """
+
+    def __call__(self, params: Params, batch: Examples, key: Array) -> tuple[Array, Sums]:
+        """Loss and metric sums of one batch."""
+        ...
+
+
+class ClientUpdate(NamedTuple):
+    """A client's algorithm, as two pure functions.
+
+    ``init(params) -> client_state``: what one client keeps from round to round; ``()`` for
+    nothing. ``update(params, client_state, examples, client, key, lr_scale) -> (delta,
+    client_state, sums)``: ``client`` is one entry of a ``Cohort`` (scalars), ``key`` belongs to
+    that client in that round, ``lr_scale`` multiplies the learning rate, ``delta`` is new minus
+    old parameters, and ``sums`` are added over the steps taken. A client without steps or rows
+    has a zero delta, zero sums and an unchanged state.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[..., tuple[Params, Any, Sums]]
+
+
+class LocalState(NamedTuple):
+    """What a client of ``local_only`` keeps."""
+
+    params: Params
+    opt_state: Any
+
+
+# Optimizers, all at learning rate 1: the client's own rate multiplies their updates.
+
+
+def _chain(
+    optimizer: optax.GradientTransformation, clip: float, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    if clip < 0 or weight_decay < 0:
+        raise ValueError(f"expected clip >= 0 and weight_decay >= 0, got {clip}, {weight_decay}")
+    parts = [optax.clip_by_global_norm(clip)] if clip else []
+    parts += [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(*parts, optimizer)
+
+
+def sgd(clip: float = 0.0, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Gradient descent.
+
+    Args:
+      clip: Largest global norm of a step's gradient; 0 is off.
+      weight_decay: Adds this multiple of the parameters to the clipped gradient.
+    """
+    return _chain(optax.sgd(1.0), clip, weight_decay)
+
+
+def momentum(
+    clip: float = 0.0, weight_decay: float = 0.0, decay: float = 0.9, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """Heavy-ball momentum; ``clip`` and ``weight_decay`` as for ``sgd``."""
+    return _chain(optax.sgd(1.0, momentum=decay, nesterov=nesterov), clip, weight_decay)
+
+
+def adam(
+    clip: float = 0.0,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015); ``weight_decay`` enters the gradient, as an L2 penalty would."""
+    return _chain(optax.adam(1.0, b1=b1, b2=b2, eps=eps), clip, weight_decay)
+
+
+def adamw(
+    clip: float = 0.0,
+    weight_decay: float = 0.01,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), scaled by the learning rate."""
+    if weight_decay < 0:
+        raise ValueError(f"expected weight_decay >= 0, got {weight_decay}")
+    return _chain(optax.adamw(1.0, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay), clip)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adam": adam,
+    "adamw": adamw,
+}
+
+
+# Learning-rate multipliers as functions of the round.
+
+
+def constant(rounds: int) -> optax.Schedule:
+    """Always 1."""
+    del rounds
+    return optax.schedules.constant_schedule(1.0)
+
+
+def cosine(rounds: int, floor: float = 0.0) -> optax.Schedule:
+    """Half a cosine from 1 in round 0 to ``floor`` in round ``rounds`` and after."""
+    return optax.schedules.cosine_decay_schedule(1.0, rounds, alpha=floor)
+
+
+def warmup_cosine(rounds: int, warmup: int | None = None, floor: float = 0.0) -> optax.Schedule:
+    """A straight line up to 1 during ``warmup`` rounds (default a tenth), then ``cosine``.
+
+    Round 0 has the multiplier ``1 / (warmup + 1)``, since a round at rate 0 would be wasted.
+    """
+    warmup = max(1, rounds // 10) if warmup is None else warmup
+    if not 0 <= warmup < rounds:
+        raise ValueError(f"expected 0 <= warmup < rounds, got warmup {warmup}, rounds {rounds}")
+    return optax.schedules.warmup_cosine_decay_schedule(
+        1 / (warmup + 1), 1.0, warmup, rounds, end_value=floor
+    )
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "warmup_cosine": warmup_cosine,
+}
+
+
+# Client algorithms.
+
+
+def draw(
+    examples: Examples,
+    client: Cohort,
+    key: Key[Array, ""],
+    step: Int[Array, ""],
+    batch_size: int,
+) -> Examples:
+    """A client's batch number ``step``; places that hold no row have weight 0."""
+    index, valid = batch_index(key, client.count, step, batch_size)
+    rows = client.offset + index
+    batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), examples)
+    return batch._replace(weight=jnp.where(valid, batch.weight, 0.0))
+
+
+def _descend(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    params: Params,
+    opt_state: Any,
+    examples: Examples,
+    client: Cohort,
+    key: Array,
+    rate: Float[Array, ""],
+    penalty: Callable[[Params], Params] | None = None,
+) -> tuple[Params, Any, Sums]:
+    """``client.steps`` optimizer steps; ``penalty(params)`` is added to every gradient."""
+    order_key, loss_key = jax.random.split(key)
+    gradient = jax.grad(loss_fn, has_aux=True)
+
+    def step_sums(params: Params, step: Array) -> tuple[Params, Sums]:
+        batch = draw(examples, client, order_key, step, batch_size)
+        return gradient(params, batch, jax.random.fold_in(loss_key, step))
+
+    def body(step: Array, carry: tuple[Params, Any, Sums]) -> tuple[Params, Any, Sums]:
+        params, opt_state, sums = carry
+        grads, more = step_sums(params, step)
+        if penalty is not None:
+            grads = jax.tree.map(jnp.add, grads, penalty(params))
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = jax.tree.map(lambda p, u: p + rate * u, params, updates)
+        return params, opt_state, jax.tree.map(jnp.add, sums, more)
+
+    shapes = jax.eval_shape(step_sums, params, jnp.int32(0))[1]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    steps = jnp.where(client.count > 0, client.steps, 0)
+    return jax.lax.fori_loop(0, steps, body, (params, opt_state, zeros))
+
+
+def _check(lr: float, batch_size: int) -> None:
+    if lr < 0 or batch_size < 1:
+        raise ValueError(f"expected lr >= 0 and batch_size >= 1, got {lr} and {batch_size}")
+
+
+def fedavg(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+) -> ClientUpdate:
+    """Local optimization that starts afresh every round (McMahan et al. 2017)."""
+    _check(lr, batch_size)
+
+    def update(params, client_state, examples, client, key, lr_scale):
+        new, _, sums = _descend(
+            loss_fn, optimizer, batch_size, params, optimizer.init(params),
+            examples, client, key, lr * lr_scale,
+        )  # fmt: skip
+        return jax.tree.map(jnp.subtract, new, params), client_state, sums
+
+    return ClientUpdate(lambda params: (), update)
+
+
+def fedprox(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
+    mu: float = 0.01,
+) -> ClientUpdate:
+    """FedAvg whose clients are pulled back to the global parameters (Li et al. 2020).
+
+    The local objective gains ``mu/2 |w - w_global|^2``, hence its gradient ``mu (w - w_global)``;
+    the loss that is reported leaves it out, so that values of ``mu`` can be compared.
+    """
+    _check(lr, batch_size)
+    if mu < 0:
+        raise ValueError(f"expected mu >= 0, got {mu}")
+
+    def update(params, client_state, examples, client, key, lr_scale):
+        new, _, sums = _descend(
+            loss_fn, optimizer, batch_size, params, optimizer.init(params),
+            examples, client, key, lr * lr_scale,
+            penalty=lambda w: jax.tree.map(lambda a, b: mu * (a - b), w, params),
+        )  # fmt: skip
+        return jax.tree.map(jnp.subtract, new, params), client_state, sums
+
+    return ClientUpdate(lambda params: (), update)
+
+
+def persistent(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+) -> ClientUpdate:
+    """FedAvg whose clients keep their optimizer's state from round to round.
+
+    With one client that holds all rows, and a server that adds the delta, this is ordinary
+    centralised training, whatever number of steps makes a round.
+    """
+    _check(lr, batch_size)
+
+    def update(params, client_state, examples, client, key, lr_scale):
+        new, opt_state, sums = _descend(
+            loss_fn, optimizer, batch_size, params, client_state,
+            examples, client, key, lr * lr_scale,
+        )  # fmt: skip
+        return jax.tree.map(jnp.subtract, new, params), opt_state, sums
+
+    return ClientUpdate(optimizer.init, update)
+
+
+def local_only(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+) -> ClientUpdate:
+    """Every client trains its own parameters, and nothing is shared: the delta is zero.
+
+    The comparison that says whether federation helped; ``LocalState.params`` are the models.
+    """
+    _check(lr, batch_size)
+
+    def update(params, client_state, examples, client, key, lr_scale):
+        own, opt_state, sums = _descend(
+            loss_fn, optimizer, batch_size, client_state.params, client_state.opt_state,
+            examples, client, key, lr * lr_scale,
+        )  # fmt: skip
+        return optax.tree.zeros_like(params), LocalState(own, opt_state), sums
+
+    return ClientUpdate(lambda params: LocalState(params, optimizer.init(params)), update)
+
+
+CLIENT_UPDATES: dict[str, Callable[..., ClientUpdate]] = {
+    "fedavg": fedavg,
+    "fedprox": fedprox,
+    "persistent": persistent,
+    "local_only": local_only,
+}
