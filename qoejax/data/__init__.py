@@ -1,1 +1,6 @@
-"""Records: TFDS builders, splits, preprocessing, partitions and cohorts."""
+"""Records: TFDS builders, splits, preprocessing, partitions and cohorts.
+
+Importing this package registers the builders with TFDS.
+"""
+
+from qoejax.data import builders as builders

@@ -1,8 +1,9 @@
-"""Prepared datasets as tables (NumPy, on the host)."""
+"""Prepared datasets, and raw files in their form, as tables (NumPy, on the host)."""
 
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,17 @@ import tensorflow_datasets as tfds
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
-from qoejax.data.table import Spec, Table, spec_from_json
+from qoejax.data.raw import Report, read_raw, read_raw_rows
+from qoejax.data.table import Spec, Table, spec_from_json, take
+
+__all__ = ["Report", "batches", "builder", "read_raw", "read_raw_rows", "table"]
 
 READ_BLOCKS = 64  # Blocks fetched per call: large enough to stream, small beside the result.
 
 
 def builder(
     name: str,
-    data_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> PackedBuilder:
@@ -28,33 +32,43 @@ def builder(
 
     Args:
       name: such as "ton_iot/10class".
-      data_dir: where prepared datasets live.
+      data_dir: where prepared datasets live; by default where TFDS keeps them.
       manual_dir: folder of the dataset's own files; needed only to prepare.
       progress: hears how far a preparation is.
 
     Raises:
-      DataError: no such dataset or config, no files to prepare it from, or files that are not in
-        the promised form.
+      DataError: no such dataset or config, no files to prepare it from, files that are not in the
+        promised form, or a data_dir that cannot be written or is damaged.
     """
-    made = _unprepared(name, pathlib.Path(data_dir))
+    made = _construct(name, data_dir)
     if made.data_path.exists():
         return made
-    instructions = made.MANUAL_DOWNLOAD_INSTRUCTIONS
-    if instructions:
-        if manual_dir is None:
-            raise DataError(
-                f"{name} is not prepared in {data_dir}, and no manual_dir says where its files "
-                f"are: {instructions}"
-            )
-        if not pathlib.Path(manual_dir).is_dir():
-            raise DataError(f"manual_dir {manual_dir} is not a folder: {instructions}")
+    if made.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        _check_manual_dir(made, name, manual_dir)
     made.progress = progress
     config = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else os.fspath(manual_dir)
     )
-    with _no_tfds_bars():
-        made.download_and_prepare(download_config=config)
-    return _unprepared(name, pathlib.Path(data_dir))
+    try:
+        with _no_tfds_bars():
+            made.download_and_prepare(download_config=config)
+    except OSError as e:
+        raise DataError(f"{name} cannot be prepared in {made.data_path}: {e}.") from e
+    return _construct(name, data_dir)
+
+
+def _check_manual_dir(
+    made: PackedBuilder, name: str, manual_dir: str | os.PathLike[str] | None
+) -> None:
+    what = made.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if manual_dir is None:
+        where = made.data_path.parent.parent.parent
+        raise DataError(f"{name} is not prepared in {where} and no manual_dir is given: {what}.")
+    folder = pathlib.Path(manual_dir)
+    if not folder.is_dir():
+        raise DataError(f"manual_dir {folder} is not a folder: {what}.")
+    if not any(folder.iterdir()):
+        raise DataError(f"manual_dir {folder} is empty: {what}.")
 
 
 @contextlib.contextmanager
@@ -68,7 +82,7 @@ def _no_tfds_bars() -> Any:
         tfds.core.utils.tqdm_utils._active = was
 
 
-def _unprepared(name: str, data_dir: pathlib.Path) -> PackedBuilder:
+def _construct(name: str, data_dir: str | os.PathLike[str] | None) -> PackedBuilder:
     dataset, _, config = name.partition("/")
     if dataset not in BUILDERS:
         raise DataError(
@@ -79,7 +93,13 @@ def _unprepared(name: str, data_dir: pathlib.Path) -> PackedBuilder:
     if config and config not in configs:
         known = f"it has {', '.join(configs)}" if configs else "it has no configs"
         raise DataError(f"{dataset} has no config {config!r}; {known}.")
-    return cls(data_dir=os.fspath(data_dir), config=config or None)
+    where = None if data_dir is None else os.fspath(data_dir)
+    try:
+        return cls(data_dir=where, config=config or None)
+    except (OSError, ValueError, KeyError, AttributeError) as e:
+        raise DataError(
+            f"{name} as prepared in {where} is damaged ({e}); delete it and prepare again."
+        ) from e
 
 
 def table(prepared: PackedBuilder, split: str) -> tuple[Spec, Table]:
@@ -128,3 +148,10 @@ def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
             yield from source.__getitems__(list(range(start, stop)))
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as e:
         raise DataError(f"{prepared.data_path}: cannot read split {split!r} ({e}).") from e
+
+
+def batches(rows: Table, batch_size: int, seed: int, epoch: int = 0) -> Iterator[Table]:
+    """The rows in an order drawn from (seed, epoch), each once; the last batch may be smaller."""
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(rows.label))
+    for start in range(0, len(order), batch_size):
+        yield take(rows, order[start : start + batch_size])

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from qoejax.data import locking
 from qoejax.data.errors import DataError
-from qoejax.data.table import Spec, Table, concatenate, spec_to_json, take
+from qoejax.data.table import NUMERIC, Spec, Table, concatenate, spec_to_json, take
 
 BLOCK_ROWS = 8192
 
@@ -173,12 +173,13 @@ class _Tally:
         self._records = total
 
     def statistics(self, spec: Spec) -> dict[str, dict[str, float]]:
-        """Mean, standard deviation, minimum and maximum of each column, raw units."""
+        """Mean, standard deviation, minimum and maximum of each numeric column, raw units."""
         std = np.sqrt(self._squares / self._records)
         columns = zip(spec.columns, self._mean, std, self._low, self._high, strict=True)
         return {
             c.name: {"mean": float(m), "std": float(s), "min": float(lo), "max": float(hi)}
             for c, m, s, lo, hi in columns
+            if c.kind == NUMERIC
         }
 
 

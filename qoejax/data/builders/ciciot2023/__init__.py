@@ -1,0 +1,1 @@
+"""TFDS dataset ciciot2023."""

@@ -1,0 +1,1 @@
+"""TFDS dataset edge_iiotset."""

@@ -1,0 +1,1 @@
+"""TFDS dataset ton_iot."""
