@@ -46,17 +46,21 @@ class Checkpoints:
         """The newest sound state as NumPy leaves and its step, or None when there is none.
 
         Raises:
-          RunError: checkpoints exist but none of them is sound.
+          RunError: checkpoints exist but none of them is sound, or a sound one is of another
+            model (it is then left where it is).
         """
         steps = [int(c.step) for c in self._orbax.checkpoints]
         bad = []
         for step in sorted(steps, reverse=True):
             try:
-                return step, self._load(step, like)
+                state = self._load(step, like)
             except Exception as e:  # whatever a damaged file makes orbax raise
                 bad.append(f"{step} ({type(e).__name__}: {str(e).splitlines()[0][:120]})")
                 self._quarantine(step)
                 logging.warning("checkpoint %s was not sound and is quarantined", bad[-1])
+            else:
+                _check_shapes(self.folder / str(step), state, like)
+                return step, state
         if bad:
             raise RunError(
                 f"no checkpoint in {self.folder} is sound; moved to quarantine: {', '.join(bad)}; "
@@ -83,3 +87,14 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being written."""
         self._orbax.close()
+
+
+def _check_shapes(path: pathlib.Path, state: Any, like: Any) -> None:
+    found = [(name, np.shape(a)) for name, a in trees.named_leaves(state)]
+    expected = [(name, np.shape(a)) for name, a in trees.named_leaves(like)]
+    for have, want in zip(found, expected, strict=True):
+        if have != want:
+            raise RunError(
+                f"checkpoint {path} is of another model: it has {have[0]} of shape {have[1]}, "
+                f"expected {want[0]} of shape {want[1]}"
+            )
