@@ -13,7 +13,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,7 +161,7 @@ class Exchange:
         mode = mode or ("processes" if signer == "pqcrypto" else "threads")
         self._pool = pool.start(setup, workers, mode)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Exchange":
         return self
 
     def __exit__(self, *exception: object) -> None:

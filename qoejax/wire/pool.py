@@ -5,6 +5,7 @@ program's main module, and with it jax, into every worker: these hold about 50 M
 half a second, beside whatever the caller does.
 """
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -24,10 +25,17 @@ class WorkerError(RuntimeError):
 
 
 class Pool(NamedTuple):
-    """``submit(task, *arguments)`` gives a future; ``close()`` drops what is not yet done."""
+    """Where tasks run.
+
+    Attributes:
+        submit: ``submit(task, *arguments)`` gives a future.
+        close: ends the workers and drops what is not yet done.
+        pids: ids of the worker processes, none for threads.
+    """
 
     submit: Callable[..., futures.Future]
     close: Callable[[], None]
+    pids: tuple[int, ...] = ()
 
 
 def start(setup: worker.Setup, workers: int, mode: str) -> Pool:
@@ -62,7 +70,7 @@ def _spawn() -> _Child:
     # One worker, one core: NumPy's own threads would only get in the way.
     environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "qoejax.wire.worker"],
+        [sys.executable, "-P", "-c", "from qoejax.wire.worker import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -134,10 +142,11 @@ def _processes(setup: worker.Setup, workers: int) -> Pool:
             thread.join()
         for child in children:
             child.process.wait()
-            child.jobs.close()
+            with contextlib.suppress(OSError):  # what was still to be flushed has no reader
+                child.jobs.close()
             child.answers.close()
 
-    return Pool(submit, close)
+    return Pool(submit, close, tuple(child.process.pid for child in children))
 
 
 def _work(child: _Child, job: _Job) -> None:

@@ -147,7 +147,9 @@ def _slot_taken(rnd: Round, state: State, header: Header) -> bool:
         )
     if header.prev != chain.prev:
         raise EnvelopeError(Code.REPLAY, f"{who}: does not continue from its last message")
-    taken = sum(sender == header.sender for sender, _ in state.slots)
+    taken = 0  # a sender's slots of one round follow each other
+    while (header.sender, header.seq - 1 - taken) in state.slots:
+        taken += 1
     if taken >= rnd.announced.announce.caps.updates:
         raise EnvelopeError(Code.POLICY, f"{who}: {taken} updates in this round already")
     return False

@@ -1,8 +1,8 @@
 """The two tasks that cost time, and the process that runs them for a pool.
 
-``python -m qoejax.wire.worker`` reads pickled jobs from standard input and writes pickled answers
-to standard output, until its input ends. Its first job is the set-up, so secrets reach it through
-a pipe between parent and child, never through arguments, environment or files.
+``main`` reads pickled jobs from standard input and writes pickled answers to standard output,
+until its input ends. Its first job is the set-up, so secrets reach it through a pipe between
+parent and child, never through arguments, environment or files.
 """
 
 import os
@@ -139,7 +139,3 @@ def main() -> None:
             send(answers, answer)
     except (EOFError, BrokenPipeError):
         return
-
-
-if __name__ == "__main__":
-    main()
