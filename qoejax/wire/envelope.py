@@ -188,9 +188,10 @@ class Opened(NamedTuple):
     """A decrypted UPDATE whose signature holds.
 
     ``header_bytes``, ``enc``, ``digest`` (SHA-512 of the payload) and ``signature`` prove to
-    anyone who sent it, without the payload.
+    anyone who sent it, without the payload; ``envelope`` is the SHA-256 of all its bytes.
     """
 
+    envelope: bytes
     header: Header
     payload: bytes
     transcript: bytes
@@ -239,7 +240,7 @@ def open_update(
         plain = data[HEADER_SIZE:]
     signature, payload = plain[: chosen.signature_size], plain[chosen.signature_size :]
     with clock("hash"):
-        digest = hashlib.sha512(payload).digest()
+        whole, digest = hashlib.sha256(data).digest(), hashlib.sha512(payload).digest()
         name = transcript(packed, enc, digest)
     if chosen.safe:
         with clock("verify"):
@@ -248,4 +249,4 @@ def open_update(
             raise EnvelopeError(
                 Code.SIGNATURE, f"client {header.sender.hex()}: signature does not verify"
             )
-    return Opened(header, payload, name, packed, enc, digest, signature)
+    return Opened(whole, header, payload, name, packed, enc, digest, signature)

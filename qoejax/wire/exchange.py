@@ -358,19 +358,17 @@ class Exchange:
         data = sealed.envelope if rnd.tamper is None else rnd.tamper(index, sealed.envelope)
         rnd.bytes_up += len(data)
         with rnd.clock("check"):
-            ticket = server.precheck(rnd.round, self._state, data, int(time.time()))
-        if ticket is None:
+            sender_key = server.precheck(rnd.round, self._state, data, int(time.time()))
+        if sender_key is None:
             rnd.duplicates += 1
             return True
         facts = rnd.round.announced.announce
-        future = self._pool.submit("open", data, facts, rnd.secret.expose(), ticket.sender_key)
-        opened = functools.partial(self._opened, ticket)
-        future.add_done_callback(functools.partial(self._step, opened, rnd, index))
+        future = self._pool.submit("open", data, facts, rnd.secret.expose(), sender_key)
+        future.add_done_callback(functools.partial(self._step, self._opened, rnd, index))
         return False
 
     def _opened(
         self,
-        ticket: server.Ticket,
         rnd: _Open,
         index: int,
         opened: envelope.Opened,
@@ -379,13 +377,13 @@ class Exchange:
         """After opening: the slot, the payload, and the sender's chain."""
         rnd.clock.add(seconds)
         with rnd.clock("check"):
-            self._state, outcome = server.commit(rnd.round, self._state, ticket, opened)
+            self._state, outcome = server.commit(rnd.round, self._state, opened)
         if outcome == "duplicate":
             rnd.duplicates += 1
             return True
-        sender = self._index[ticket.header.sender]
+        sender = self._index[opened.header.sender]
         rnd.payloads[sender] = opened.payload
-        rnd.n_samples[sender] = ticket.header.n_samples
+        rnd.n_samples[sender] = opened.header.n_samples
         # The acknowledgement names a transcript: a client whose clone was quicker stays behind,
         # and its next message is refused.
         own = rnd.sealed.get(sender)

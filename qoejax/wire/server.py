@@ -41,7 +41,10 @@ class Round(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What was accepted for one (run, round, sender, seq): enough to convict a second claim."""
+    """What was accepted for one (run, round, sender, seq): enough to convict a second claim.
+
+    ``envelope`` is its SHA-256; the rest is as in ``envelope.Opened``.
+    """
 
     envelope: bytes
     header_bytes: bytes
@@ -57,14 +60,6 @@ class State(NamedTuple):
     slots: dict[tuple[bytes, int], Slot]
 
 
-class Ticket(NamedTuple):
-    """An envelope that passed all checks that need no cryptography: its header, SHA-256, key."""
-
-    header: Header
-    envelope: bytes
-    sender_key: bytes
-
-
 Outcome = Literal["accepted", "duplicate"]
 
 
@@ -73,8 +68,10 @@ def open_round(state: State) -> State:
     return State(state.chains, {})
 
 
-def precheck(rnd: Round, state: State, data: bytes, now: int) -> Ticket | None:
-    """Every check before decryption, in order; None for a byte-for-byte duplicate.
+def precheck(rnd: Round, state: State, data: bytes, now: int) -> bytes | None:
+    """Every check before decryption, in order; the sender's public key [1952] if all hold.
+
+    None stands for a byte-for-byte duplicate of what was accepted.
 
     Args:
         rnd: the open round.
@@ -90,13 +87,12 @@ def precheck(rnd: Round, state: State, data: bytes, now: int) -> Ticket | None:
     entry = keys.lookup(rnd.registry, header.sender, header.key_epoch, header.suite, now)
     if header.sender not in rnd.invited:
         raise EnvelopeError(Code.SENDER, f"client {header.sender.hex()} is not in this round")
-    name = hashlib.sha256(data).digest()
     # Other bytes for a taken slot are opened all the same: a second sealing of the same message is
     # harmless, and only a valid signature convicts anyone of equivocation.
-    taken = _slot_taken(rnd, state, header)
-    if taken and state.slots[header.sender, header.seq].envelope == name:
-        return None
-    return Ticket(header, name, entry.public)
+    if _slot_taken(rnd, state, header):
+        held = state.slots[header.sender, header.seq].envelope
+        return None if hashlib.sha256(data).digest() == held else entry.public
+    return entry.public
 
 
 def _frame(rnd: Round, data: bytes) -> Header:
@@ -193,15 +189,15 @@ def inspect(
     return opened
 
 
-def commit(rnd: Round, state: State, ticket: Ticket, opened: Opened) -> tuple[State, Outcome]:
+def commit(rnd: Round, state: State, opened: Opened) -> tuple[State, Outcome]:
     """Fills the slot and moves the sender's chain on.
 
     A slot that was filled meanwhile makes the update a duplicate if the sender signed the same
     header and payload, else EQUIVOCATION, whose ``evidence`` is the pair of signed messages.
     """
-    header = ticket.header
+    header = opened.header
     key = (header.sender, header.seq)
-    claim = Slot(ticket.envelope, opened.header_bytes, opened.enc, opened.digest, opened.signature)
+    claim = Slot(opened.envelope, opened.header_bytes, opened.enc, opened.digest, opened.signature)
     if _slot_taken(rnd, state, header):
         held = state.slots[key]
         if (held.header_bytes, held.digest) == (claim.header_bytes, claim.digest):
@@ -231,20 +227,20 @@ def open(
     A duplicate changes nothing and gives no leaves. Whatever the bytes are, the only exception is
     EnvelopeError, and then the state stays as it was.
     """
-    ticket = precheck(rnd, state, data, now)
-    if ticket is None:
+    sender_key = precheck(rnd, state, data, now)
+    if sender_key is None:
         return state, []
     opened = inspect(
         rnd.announced.announce,
         rnd.spec,
         data,
         secret,
-        ticket.sender_key,
+        sender_key,
         verifier=verifier,
         unsafe=rnd.unsafe,
         clock=clock,
     )
-    state, outcome = commit(rnd, state, ticket, opened)
+    state, outcome = commit(rnd, state, opened)
     return state, codec.decode(rnd.spec, opened.payload) if outcome == "accepted" else []
 
 
