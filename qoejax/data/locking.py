@@ -64,9 +64,6 @@ def _tidy(made: list[pathlib.Path], folder: pathlib.Path) -> None:
     """Removes what TFDS and we created and nobody filled; rmdir never takes a full folder."""
     for parent in dict.fromkeys((folder, *made)):
         with contextlib.suppress(OSError):
-            for name in ("downloads/extracted", "downloads"):
-                if (parent / name).is_dir():
-                    (parent / name).rmdir()
             if {p.name for p in parent.iterdir()} == {".config"}:
                 shutil.rmtree(parent / ".config")
             parent.rmdir()

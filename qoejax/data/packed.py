@@ -8,6 +8,7 @@ A builder says what its columns are (``_spec``) and gives tables, split by split
 packing, counting, train-only statistics, locking and clean-up are done here.
 """
 
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -138,7 +139,12 @@ class PackedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if self.data_path.exists():  # The last step of a preparation is a rename.
             return
         with locking.prepare_lock(self.data_path):
-            super().download_and_prepare(**kwargs)
+            try:
+                super().download_and_prepare(**kwargs)
+            finally:  # Nothing is downloaded, but TFDS makes room for it.
+                for unused in ("downloads/extracted", "downloads"):
+                    with contextlib.suppress(OSError):
+                        (pathlib.Path(self.data_dir_root) / unused).rmdir()
 
 
 def _bytes_tensor(shape: tuple[int | None, ...], dtype: Any) -> tfds.features.Tensor:

@@ -167,7 +167,7 @@ def _numbers(
         i, j = np.argwhere(bad)[0]
         cell = batch.columns[plan.numeric[j]][int(i)].as_py()
         tally.example = f"row {batch.row[i] + 1} has {cell!r} in {plan.numeric[j]!r}"
-    return out, ~bad.any(1)
+    return out, np.logical_not(bad.any(axis=1))
 
 
 def _labels(

@@ -10,7 +10,7 @@ from qoejax.data.schema import Level
 from qoejax.data.table import Column
 
 SUFFIXES = (".csv", ".csv.gz")
-_SHOWN = 12  # Names listed in a message before "and N more".
+_SHOWN = 24  # Names listed in a message before "and N more".
 
 
 class Sources(NamedTuple):
@@ -95,20 +95,19 @@ def refuse_missing(file: rawfile.RawFile, level: Level, missing: list[str]) -> N
     schema = level.schema
     foreign, _ = rawfile.match(file, tuple(schema.foreign))
     features_only = schema.label_column not in missing
-    hint = ""
+    name, hint = level.dataset.partition("/")[0], ""
     if foreign:
-        name = level.dataset.partition("/")[0]
         other = schema.foreign[next(iter(foreign))]
         hint = f"; {listed(list(foreign))} belong to the other release: see {name}/{other}"
     elif level.is_partial and features_only:
         return
     elif level.partial and features_only:
-        hint = f"; the config {level.partial} trains on the columns that are there"
+        hint = f"; the config {name}/{level.partial} trains on the columns that are there"
     plural = "s" if len(missing) > 1 else ""
     raise DataError(f"{file.path}: lacks column{plural} {listed(missing)} of {schema.title}{hint}.")
 
 
 def listed(names: list[str]) -> str:
-    """Quoted names, the first dozen of them."""
+    """Quoted names, the first two dozen of them."""
     shown = ", ".join(repr(name) for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -61,7 +61,7 @@ class Merger:
         )
         if any(lost):
             hashes = [self._hashes(self._x(chunk)) for path in train for chunk in chunks(path)]
-            self._train_hashes = np.unique(np.concatenate(hashes)) if hashes else hashes
+            self._train_hashes = np.unique(np.concatenate([self._train_hashes, *hashes]))
 
     def tables(self, path: pathlib.Path, colliding: bool | None = None) -> Iterator[Table]:
         """All rows of a spill file, or only those (not) equal to some training row."""
