@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "class_loss": "cross_entropy",
             "class_weight": "none",
             "label_smoothing": 0.0,
-            "focal_gamma": 2.0,
+            "focal_gamma": 0.0,
             "mos_loss": "rps",
             "mos_weight": 1.0,
             "weighting": "fixed",
@@ -77,7 +77,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "mode": "none",  # "none" or "pqc"
             "signer": "pqcrypto",  # or "openssl"
             "workers": 2,
-            "keys": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
+            "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
             "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
         }
     )

@@ -22,11 +22,7 @@ def fail(message: str, code: int = 1) -> None:
 
 def run(command: Callable[[], dict[str, Any]]) -> None:
     """Runs a command: its result is printed as one line of JSON."""
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    for noisy in ("orbax", "jax", "tensorflow_datasets"):
-        std_logging.getLogger(noisy).setLevel(std_logging.ERROR)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    _logs()
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -44,6 +40,18 @@ def run(command: Callable[[], dict[str, Any]]) -> None:
         app.run(main, flags_parser=_parse)
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         fail(f"config: {e}")
+
+
+def _logs() -> None:
+    """Our own lines at INFO; libraries speak up at ERROR only, and never on stdout."""
+    logging.set_verbosity(logging.ERROR)
+    handler = std_logging.StreamHandler(sys.stderr)
+    handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    ours = std_logging.getLogger("qoejax")
+    ours.addHandler(handler)
+    ours.setLevel(std_logging.INFO)
+    ours.propagate = False
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def _parse(argv: list[str]) -> list[str]:

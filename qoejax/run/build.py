@@ -105,7 +105,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
-    choose(dict.fromkeys(KEY_FILES), config.exchange.keys, "exchange.keys")
+    choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
     choose(NETS, config.model.net, "model.net")
     if config.fed.cohort > config.clients.count:
         raise RunError(

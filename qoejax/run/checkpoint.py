@@ -11,6 +11,7 @@ from orbax.checkpoint import v1 as ocp
 from qoejax import trees
 from qoejax.run.errors import RunError
 
+LOG = logging.getLogger("qoejax")
 _policies = ocp.training.preservation_policies
 
 
@@ -57,7 +58,7 @@ class Checkpoints:
             except Exception as e:  # whatever a damaged file makes orbax raise
                 bad.append(f"{step} ({type(e).__name__}: {str(e).splitlines()[0][:120]})")
                 self._quarantine(step)
-                logging.warning("checkpoint %s was not sound and is quarantined", bad[-1])
+                LOG.warning("checkpoint %s was not sound and is quarantined", bad[-1])
             else:
                 _check_shapes(self.folder / str(step), state, like)
                 return step, state

@@ -67,14 +67,13 @@ def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
     return [] if old == new else [f"{prefix} ({old!r} there, {new!r} asked for)"]
 
 
-def open_run(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Starts a manifest, or continues the one that is there.
+def check(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest that is there, or None; writes nothing.
 
     Raises:
       RunError: the workdir belongs to a run of another config, or holds something else.
     """
     path = workdir / "manifest.json"
-    config = files.plain(config)
     if not path.exists():
         # A run killed before its first write leaves only names that begin with a dot.
         foreign = [p.name for p in workdir.iterdir() if not p.name.startswith(".")]
@@ -83,17 +82,27 @@ def open_run(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
                 f"workdir {workdir} has no manifest.json but holds {foreign[0]!r}: "
                 "expected an empty folder or the workdir of an earlier run"
             )
-        manifest = {"config": config, "started": now(), "resumed": [], **environment()}
+        return None
+    manifest = files.read_json(path, "the manifest of a run")
+    differing = differences(manifest.get("config"), files.plain(config))
+    if differing:
+        raise RunError(
+            f"workdir {workdir} belongs to a run of another config: "
+            f"{'; '.join(differing[:5])}; expected the same config, or another workdir"
+        )
+    return manifest
+
+
+def open_run(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Starts a manifest, or continues the one that is there; raises as ``check``."""
+    manifest = check(workdir, config)
+    if manifest is None:
+        manifest = {
+            "config": files.plain(config), "started": now(), "resumed": [], **environment()
+        }  # fmt: skip
     else:
-        manifest = files.read_json(path, "the manifest of a run")
-        differing = differences(manifest.get("config"), config)
-        if differing:
-            raise RunError(
-                f"workdir {workdir} belongs to a run of another config: "
-                f"{'; '.join(differing[:5])}; expected the same config, or another workdir"
-            )
         manifest["resumed"].append({"at": now(), **environment()})
-    files.write_json(path, manifest)
+    files.write_json(workdir / "manifest.json", manifest)
     return manifest
 
 

@@ -25,9 +25,11 @@ from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
 from qoejax.wire.exchange import Exchange
 
-
 PASSPHRASE = "QOEJAX_PASSPHRASE"
 """Environment variable that encrypts key files; never a flag, which other users could list."""
+
+
+LOG = logging.getLogger("qoejax")
 
 
 class Run(NamedTuple):
@@ -73,8 +75,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     build.set_devices(config)
     workdir = files.writable_folder(workdir, "workdir")
     with files.locked(workdir / ".lock", f"workdir {workdir}"):
-        record = manifest.open_run(workdir, build.plain_config(config))
+        # The workdir is pinned to this config only when everything could be built from it.
+        manifest.check(workdir, build.plain_config(config))
         run = prepare(config, workdir)
+        record = manifest.open_run(workdir, build.plain_config(config))
         rows = run.population.examples
         manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
         files.write_json(workdir / "data.json", data_report(run))
@@ -96,7 +100,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     if found is not None:
         first, host = found
         state = jax.tree.map(jnp.asarray, host)
-        logging.info("resuming after round %d of %d", first, run.config.fed.rounds)
+        LOG.info("resuming after round %d of %d", first, run.config.fed.rounds)
     start = time.perf_counter()
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
@@ -110,7 +114,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
                 writer.write(row)
             if _due(last, run.config.checkpoint.every, run.config):
                 checkpoints.save(last, state)
-            logging.info("round %d: %s", last, _line(rows[-1]))
+            LOG.info("round %d: %s", last, _line(rows[-1]))
     return state, time.perf_counter() - start
 
 
@@ -143,12 +147,12 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
 
 
 def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
-    if exchange.keys == "plain":
+    if exchange.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
         raise RunError(
-            f"config.exchange.keys is 'encrypted', but {PASSPHRASE} is not set in the environment"
+            f"config.exchange.key_files is 'encrypted', but {PASSPHRASE} is not set in the environment"
         )
     return {"passphrase": passphrase.encode()}
 
