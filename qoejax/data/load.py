@@ -95,11 +95,14 @@ def _construct(name: str, data_dir: str | os.PathLike[str] | None) -> PackedBuil
         raise DataError(f"{dataset} has no config {config!r}; {known}.")
     where = None if data_dir is None else os.fspath(data_dir)
     try:
-        return cls(data_dir=where, config=config or None)
-    except (OSError, ValueError, KeyError, AttributeError) as e:
+        made = cls(data_dir=where, config=config or None)
+        if made.data_path.exists():
+            made.info.metadata["spec"]  # Read now: damage is better found before any work.
+    except Exception as e:  # Whatever TFDS' parsers raise: protobuf has errors of its own.
         raise DataError(
-            f"{name} as prepared in {where} is damaged ({e}); delete it and prepare again."
+            f"{name} as prepared in {where} is damaged ({e!r}); delete it and prepare it again."
         ) from e
+    return made
 
 
 def table(prepared: PackedBuilder, split: str) -> tuple[Spec, Table]:

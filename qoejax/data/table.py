@@ -129,7 +129,7 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
     }
 
 
-def spec_from_json(data: dict[str, Any]) -> Spec:
+def spec_from_json(data: Any) -> Spec:
     """The inverse of ``spec_to_json``.
 
     Raises:

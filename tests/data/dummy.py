@@ -44,7 +44,7 @@ def table(config: str, rows: int, seed: int = 0, only: Iterable[str] = ()) -> li
         row = []
         for c in columns:
             if c.name == "frame.time":
-                row.append(f" 2021 {i % 24:02d}:{i % 60:02d}:{rng.uniform(0, 59):.9f} ")
+                row.append(f" 2021 {i % 24:02d}:{i % 60:02d}:{rng.uniform(0, 59):012.9f} ")
             elif c.kind == NUMERIC:
                 row.append("0.0" if rng.random() < 0.3 else repr(round(rng.lognormal(2, 2), 3)))
             else:
