@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#3c8d53", "#b8423f", "#7a7f87"
 
@@ -29,6 +30,7 @@ def convergence(rows: list[dict[str, Any]]) -> Figure:
     rounds = [r["round"] for r in rows]
     axes.plot(rounds, [r["loss"] for r in rows], color=GREY, label="training loss")
     axes.set(xlabel="round", ylabel="training loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = axes.twinx()
     tested = [r for r in rows if "test" in r]
     for name, label, colour in (
@@ -96,6 +98,7 @@ def partition(table: np.ndarray, names: tuple[str, ...]) -> Figure:
         axes.bar(x, table[:, c], 0.9, bottom=bottom, color=colours[c], label=name)
         bottom += table[:, c]
     axes.set(xlabel="client", ylabel="training rows", xlim=(-0.6, len(table) - 0.4))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(names) <= 20:
         axes.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
     return figure
@@ -146,11 +149,15 @@ def wire(rows: list[dict[str, Any]]) -> Figure:
     left.set(xlabel="round", ylabel="milliseconds of cryptography, all clients")
     left.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
     left.set_ylim(0, 1.35 * max(1e-9, max(map(sum, zip(*series, strict=True)))))
-    right.plot(rounds, [r["wire"]["bytes_up"] / 1e6 for r in wired], color=BLUE, label="up")
-    right.plot(rounds, [r["wire"]["bytes_down"] / 1e6 for r in wired], color=ORANGE, label="down")
+    right.plot(rounds, [r["wire"]["bytes_up"] / 1e6 for r in wired], color=BLUE, lw=3, label="up")
+    right.plot(
+        rounds, [r["wire"]["bytes_down"] / 1e6 for r in wired], color=ORANGE, ls="--", label="down"
+    )
     right.set(xlabel="round", ylabel="megabytes, all clients", ylim=(0, None))
-    right.legend(frameon=False)
+    right.margins(y=0.15)
+    right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

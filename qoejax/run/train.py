@@ -152,7 +152,8 @@ def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
         raise RunError(
-            f"config.exchange.key_files is 'encrypted', but {PASSPHRASE} is not set in the environment"
+            "config.exchange.key_files is 'encrypted', but the environment variable "
+            f"{PASSPHRASE} is not set: expected the passphrase of the key files"
         )
     return {"passphrase": passphrase.encode()}
 
