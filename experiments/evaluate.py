@@ -21,13 +21,13 @@ def main() -> dict[str, Any]:
     from qoejax.run import evaluate, model
     from qoejax.run.errors import RunError
 
-    trained = model.load(pathlib.Path(_WORKDIR.value))
+    trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     if _INPUT.value is None:
         result = evaluate.evaluate_model(trained, evaluate.test_rows(trained))
         return {"workdir": _WORKDIR.value, "dataset": trained.spec.dataset, **result.summary}
     if _DATASET.value is None:
         raise RunError("--input needs --dataset=NAME/CONFIG: the form that the file has")
-    return evaluate.evaluate_file(trained, pathlib.Path(_INPUT.value), _DATASET.value)
+    return evaluate.evaluate_file(trained, pathlib.Path(str(_INPUT.value)), _DATASET.value)
 
 
 if __name__ == "__main__":

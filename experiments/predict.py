@@ -21,9 +21,11 @@ def main() -> dict[str, Any]:
     from qoejax.qoe.decide import Costs
     from qoejax.run import model, predict
 
-    trained = model.load(pathlib.Path(_WORKDIR.value))
+    trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     costs = Costs(damage=_DAMAGE.value)
-    return predict.predict(trained, pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value), costs)
+    return predict.predict(
+        trained, pathlib.Path(str(_INPUT.value)), pathlib.Path(str(_OUTPUT.value)), costs
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main() -> dict[str, Any]:
     """Trains and returns the summary."""
     from qoejax.run.train import train  # after flags: --help needs no JAX
 
-    return train(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+    return train(_CONFIG.value, pathlib.Path(str(_WORKDIR.value)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Axes, as used in every shape annotation:
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 Params = Any
 """A pytree of float arrays."""
@@ -23,15 +23,17 @@ Sums = dict[str, Any]
 class Examples(NamedTuple):
     """N examples, one row each; the only form in which data reaches the device.
 
+    Leaves are NumPy arrays on the host, and JAX arrays once staged; ``Any`` stands for the two.
+
     ``weight`` is 0 for padding and multiplies an example's loss and its metric counts. A dataset
     without MOS has an all-false ``mos_mask``; ``mos`` is then ignored.
     """
 
-    x: Float[Array, "N T F"]
-    label: Int[Array, " N"]
-    mos: Float[Array, "N Q"]
-    mos_mask: Bool[Array, "N Q"]
-    weight: Float[Array, " N"]
+    x: Float[Any, "N T F"]
+    label: Int[Any, " N"]
+    mos: Float[Any, "N Q"]
+    mos_mask: Bool[Any, "N Q"]
+    weight: Float[Any, " N"]
 
 
 class Cohort(NamedTuple):
@@ -41,8 +43,8 @@ class Cohort(NamedTuple):
     client whatever the number of steps. ``weight`` 0 marks a padding client.
     """
 
-    client_id: Int[Array, " K"]
-    offset: Int[Array, " K"]
-    count: Int[Array, " K"]
-    steps: Int[Array, " K"]
-    weight: Float[Array, " K"]
+    client_id: Int[Any, " K"]
+    offset: Int[Any, " K"]
+    count: Int[Any, " K"]
+    steps: Int[Any, " K"]
+    weight: Float[Any, " K"]

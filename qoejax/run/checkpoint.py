@@ -31,16 +31,17 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
+        keep: Any = _policies.LatestN(self._keep)  # orbax types its own policies too narrowly
         self._orbax = ocp.training.Checkpointer(
-            self.folder,
-            preservation_policy=_policies.LatestN(self._keep),
+            str(self.folder),
+            preservation_policy=keep,
             cleanup_tmp_directories=True,
         )
 
     def save(self, step: int, state: Any) -> None:
         """Writes the state of ``step``; returns when it is on disk."""
         host = jax.tree.map(np.asarray, jax.device_get(state))
-        meta = {"sha256": trees.sha256(host)}
+        meta: Any = {"sha256": trees.sha256(host)}
         self._orbax.save(step, host, custom_metadata=meta, force=True, overwrite=True)
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
@@ -72,7 +73,7 @@ class Checkpoints:
     def _load(self, step: int, like: Any) -> Any:
         abstract = jax.tree.map(lambda a: np.zeros(np.shape(a), np.asarray(a).dtype), like)
         state = jax.tree.map(np.asarray, self._orbax.load(step, abstract))
-        meta = self._orbax.metadata(step).custom_metadata or {}
+        meta: Any = self._orbax.metadata(step).custom_metadata or {}
         if trees.sha256(state) != meta.get("sha256"):
             raise RunError("its digest differs from the one it was saved with")
         return state

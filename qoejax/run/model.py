@@ -47,7 +47,8 @@ def save(folder: pathlib.Path, model: Model) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with open(temporary / "params.npz", "wb") as f:
-        np.savez(f, **{name: np.asarray(leaf) for name, leaf in trees.named_leaves(model.params)})
+        leaves: dict[str, Any] = dict(trees.named_leaves(model.params))
+        np.savez(f, **leaves)
     preprocess.save(model.stats, temporary / "preprocess.npz")
     files.write_json(
         temporary / "model.json",

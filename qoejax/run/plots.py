@@ -148,7 +148,7 @@ def wire(rows: list[dict[str, Any]]) -> Figure:
     left.stackplot(rounds, series, labels=names, colors=colours)
     left.set(xlabel="round", ylabel="milliseconds of cryptography, all clients")
     left.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
-    left.set_ylim(0, 1.35 * max(1e-9, max(map(sum, zip(*series, strict=True)))))
+    left.set_ylim(0, 1.35 * max(1e-9, float(np.sum(series, 0).max())))
     right.plot(rounds, [r["wire"]["bytes_up"] / 1e6 for r in wired], color=BLUE, lw=3, label="up")
     right.plot(
         rounds, [r["wire"]["bytes_down"] / 1e6 for r in wired], color=ORANGE, ls="--", label="down"

@@ -5,6 +5,7 @@ updates enter the same ``server_step`` as the fused round, so the parameters agr
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -98,7 +99,7 @@ def run_round(
     return state, metrics, wire
 
 
-def _codes(rejected: dict[int, str]) -> dict[str, int]:
+def _codes(rejected: Mapping[int, Any]) -> dict[str, int]:
     out: dict[str, int] = {}
     for code in rejected.values():
         out[str(code)] = out.get(str(code), 0) + 1
