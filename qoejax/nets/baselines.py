@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from qoejax.nets.embed import EMBEDDINGS
 from qoejax.nets.encoder import Dropout
 from qoejax.nets.heads import Heads
-from qoejax.nets.net import Net, choose, from_module
+from qoejax.nets.net import Net, check_rate, choose, from_module
 
 
 class _Linear(nn.Module):
@@ -64,6 +64,7 @@ def mlp(
     arguments as of ``qoenet``.
     """
     choose("embed", embed, EMBEDDINGS)
+    check_rate("dropout", dropout)
     heads = _heads(classes, services, bins, dtype)
     return from_module(_MLP(heads, width, depth, embed, embed_size, dropout))
 

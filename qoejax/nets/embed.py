@@ -12,10 +12,11 @@ from statistics import NormalDist
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
-def _per_feature(module: nn.Module, h: Array, size: int, dtype: jnp.dtype) -> Array:
+def _per_feature(module: nn.Module, h: Array, size: int, dtype: DTypeLike) -> Array:
     """A ReLU layer with its own weights for each feature: ``[..., F, A] -> [..., F, size]``."""
     features, inner = h.shape[-2:]
     scale = 1 / math.sqrt(inner)
@@ -33,7 +34,7 @@ class Raw(nn.Module):
     """The scalar itself: ``[..., F] -> [..., F, 1]``."""
 
     size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch F 1"]:
@@ -45,7 +46,7 @@ class Affine(nn.Module):
     """``relu(w_f x + b_f)``, with hinges spread over the range of a standardised feature."""
 
     size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch F E"]:
@@ -62,7 +63,7 @@ class Piecewise(nn.Module):
     """
 
     size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     knots: int = 9
 
     @nn.compact
@@ -87,7 +88,7 @@ class Periodic(nn.Module):
     """
 
     size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     frequencies: int = 8
     sigma: float = 0.3
 

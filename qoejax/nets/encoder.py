@@ -9,6 +9,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu": nn.gelu}
@@ -35,6 +36,25 @@ class Dropout(nn.Module):
         return jnp.where(byte >= dropped, x * scale, jnp.zeros_like(x))
 
 
+class LayerNorm(nn.Module):
+    """``nn.LayerNorm``, whose half-precision form mixes dtypes that strict promotion refuses."""
+
+    dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """Normalises the last axis, in float32."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        out = centred * jax.lax.rsqrt(variance + self.epsilon)
+        out = out * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+        return out.astype(self.dtype)
+
+
 def attend(
     q: Float[Array, "*batch N H A"],
     k: Float[Array, "*batch N H A"],
@@ -57,7 +77,7 @@ class Attention(nn.Module):
 
     heads: int
     causal: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch N D"]) -> Float[Array, "*batch N D"]:
@@ -84,16 +104,16 @@ class Block(nn.Module):
     dropout: float = 0.0
     causal: bool = False
     activation: str = "relu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch N D"], train: bool) -> Float[Array, "*batch N D"]:
         """Runs the block; ``train`` turns dropout on."""
         width, act = x.shape[-1], ACTIVATIONS[self.activation]
-        h = nn.LayerNorm(dtype=self.dtype, name="norm_attention")(x)
+        h = LayerNorm(dtype=self.dtype, name="norm_attention")(x)
         h = Attention(self.heads, self.causal, self.dtype, name="attention")(h)
         x = x + Dropout(self.dropout, name="drop_attention")(h, train)
-        h = nn.LayerNorm(dtype=self.dtype, name="norm_mlp")(x)
+        h = LayerNorm(dtype=self.dtype, name="norm_mlp")(x)
         h = act(nn.Dense(self.mlp, dtype=self.dtype, name="up")(h))
         h = nn.Dense(width, dtype=self.dtype, name="down")(h)
         return x + Dropout(self.dropout, name="drop_mlp")(h, train)

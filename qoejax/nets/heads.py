@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -11,7 +12,7 @@ class Heads(nn.Module):
     classes: int
     services: int
     bins: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, z: Float[Array, "B D"]) -> dict[str, Array]:

@@ -1,5 +1,6 @@
 """What a net is: two pure functions. JAX."""
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +43,12 @@ def choose(argument: str, name: str, options: Collection[str]) -> None:
         raise ValueError(f"{argument} {name!r}: expected one of {', '.join(sorted(options))}")
 
 
+def check_rate(argument: str, value: float) -> None:
+    """Raises a ValueError that names the argument unless 0 <= value <= 0.99."""
+    if not 0 <= value <= 0.99:
+        raise ValueError(f"{argument}: expected a rate from 0 to 0.99, got {value}")
+
+
 def from_module(module: nn.Module) -> Net:
     """Wraps a linen module whose ``__call__(x, train)`` returns ``{"logits", "mos"}``.
 
@@ -53,9 +60,13 @@ def from_module(module: nn.Module) -> Net:
         The net. Its outputs are float32 whatever the module computes in.
     """
 
+    # Compiled as one: op by op, a first init spends seconds compiling each of them.
+    @functools.partial(jax.jit, static_argnums=1)
+    def fresh(key: Array, shape: tuple[int, ...]) -> Params:
+        return module.init({"params": key}, jnp.zeros(shape, jnp.float32), train=False)["params"]
+
     def init(key: Array, x: Float[Array, "B T F"]) -> Params:
-        blank = jnp.zeros((1, *x.shape[1:]), jnp.float32)
-        return module.init({"params": key}, blank, train=False)["params"]
+        return fresh(key, (1, *x.shape[1:]))
 
     def apply(params: Params, x: Float[Array, "B T F"], *, key: Array | None = None) -> Outputs:
         rngs = {} if key is None else {"dropout": key}

@@ -5,12 +5,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from qoejax.nets.embed import EMBEDDINGS
-from qoejax.nets.encoder import ACTIVATIONS, Block, Dropout
+from qoejax.nets.encoder import ACTIVATIONS, Block, Dropout, LayerNorm
 from qoejax.nets.heads import Heads
-from qoejax.nets.net import Net, choose, from_module
+from qoejax.nets.net import Net, check_rate, choose, from_module
 from qoejax.nets.stem import Stem
 
 POOLS = ("flat", "mean")
@@ -27,7 +28,7 @@ class QoENet(nn.Module):
     depth_time: int
     pool: str
     hidden: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
@@ -38,13 +39,14 @@ class QoENet(nn.Module):
         h = self._positions("token_position", h)
         for i in range(self.depth):
             h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, train)
-        h = nn.LayerNorm(dtype=self.dtype, name="norm")(h)
+        h = LayerNorm(dtype=self.dtype, name="norm")(h)
         h = h.mean(-2) if self.pool == "mean" else h.reshape(*h.shape[:-2], -1)
         h = nn.Dense(self.hidden, dtype=self.dtype, name="record")(h)  # [B, T, hidden]
         if x.shape[1] > 1:
             h = self._positions("time_position", h)
             for i in range(self.depth_time):
                 h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, train)
+            h = LayerNorm(dtype=self.dtype, name="norm_time")(h)
         z = Dropout(self.block["dropout"], name="drop")(nn.relu(h[:, -1]), train)
         return Heads(**self.heads, dtype=self.dtype, name="heads")(z)
 
@@ -101,8 +103,10 @@ def qoenet(
             softmax and the statistics of LayerNorm stay float32.
 
     Raises:
-        ValueError: A name that is in no table; widths that heads do not divide (by ``init``).
+        ValueError: A name that is in no table, a rate out of its range; by ``init``, widths that
+            ``heads`` does not divide.
     """
+    check_rate("dropout", dropout)
     choose("embed", embed, EMBEDDINGS)
     choose("pool", pool, POOLS)
     choose("activation", activation, ACTIVATIONS)

@@ -7,6 +7,7 @@ the same numbers several times faster, from parameters of the same shape.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -51,7 +52,7 @@ class PatchConv(nn.Module):
     kernel: int
     stride: int = 1
     padding: str = "SAME"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch L A"]) -> Float[Array, "*batch N D"]:
@@ -72,7 +73,7 @@ class Stem(nn.Module):
     width: int
     kernel: int = 3
     stride: int = 2
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch F A"]) -> Float[Array, "*batch N D"]:

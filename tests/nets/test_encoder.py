@@ -1,0 +1,86 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qoejax.nets.encoder import Attention, Block, Dropout, LayerNorm, attend
+from tests.nets.helpers import jit, started
+from tests.reference import nets as reference
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_equals_the_loops(causal):
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 5, 3, 4)) for i in range(3))
+    out = attend(q, k, v, causal=causal)
+    for b in range(2):
+        for h in range(3):
+            one = reference.attention(*(np.asarray(a[b, :, h]) for a in (q, k, v)), causal)
+            np.testing.assert_allclose(out[b, :, h], one, atol=1e-5)
+
+
+def test_the_past_never_reads_the_future():
+    """Whatever comes later leaves earlier outputs as they were, to the bit; not so without it."""
+    x = jax.random.normal(jax.random.key(0), (1, 6, 8))
+    later = x.at[:, 4:].set(1e3)
+    params, apply = started(Block(heads=2, mlp=8, causal=True), x, train=False)
+    np.testing.assert_array_equal(apply(params, x)[:, :4], apply(params, later)[:, :4])
+    read = jit(jax.grad(lambda x: apply.__wrapped__(params, x)[0, 3, 0]))(x)
+    assert jnp.abs(read).max((0, 2)).astype(bool).tolist() == [True] * 4 + [False] * 2
+    blind = jit(lambda x: Block(heads=2, mlp=8).apply(params, x, train=False))
+    assert (blind(x)[:, :4] != blind(later)[:, :4]).any(-1).all()
+
+
+def test_tokens_without_positions_are_a_set():
+    x = jax.random.normal(jax.random.key(0), (1, 5, 8))
+    params, apply = started(Block(heads=2, mlp=8), x, train=False)
+    order = jnp.array([3, 1, 4, 0, 2])
+    np.testing.assert_allclose(apply(params, x[:, order]), apply(params, x)[:, order], atol=1e-5)
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="width 8 is not a multiple of heads 3"):
+        jax.eval_shape(Attention(heads=3).init, jax.random.key(0), jnp.ones((1, 2, 8)))
+
+
+def test_softmax_and_norms_stay_float32_in_half_precision():
+    x = jnp.ones((1, 4, 8), jnp.bfloat16)
+    block = Block(heads=2, mlp=8, dtype=jnp.dtype("bfloat16"))
+    params, _ = started(block, x, train=False)
+    text = str(jax.make_jaxpr(lambda p, x: block.apply(p, x, train=False))(params, x))
+    exponentials = [line for line in text.splitlines() if " exp " in line or " rsqrt " in line]
+    assert len(exponentials) == 3
+    assert all("f32" in line and "bf16" not in line for line in exponentials)
+
+
+def test_layer_norm_is_that_of_flax():
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 8))
+    params = {"params": {"scale": jnp.arange(8.0), "bias": jnp.ones(8)}}
+    np.testing.assert_allclose(
+        LayerNorm().apply(params, x), nn.LayerNorm().apply(params, x), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.99])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    x = jnp.ones((400, 500))
+    out = np.asarray(Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    share = round(rate * 256) / 256
+    error = np.sqrt(share * (1 - share) / x.size)
+    assert abs((out == 0).mean() - share) < 5 * error
+    assert abs(share - rate) <= 1 / 512
+    np.testing.assert_allclose(out[out != 0], 1 / (1 - share), rtol=1e-6)
+
+
+def test_dropout_is_independent_along_every_axis():
+    x = jnp.ones((300, 300))
+    out = Dropout(0.5).apply({}, x, train=True, rngs={"dropout": jax.random.key(1)})
+    kept = np.asarray(out) > 0
+    for a, b in ((kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1])):
+        assert abs((a == b).mean() - 0.5) < 5 * 0.5 / np.sqrt(a.size)
+
+
+def test_no_dropout_draws_no_bits():
+    x = jnp.ones((4, 4))
+    np.testing.assert_array_equal(Dropout(0.0).apply({}, x, train=True), x)
+    np.testing.assert_array_equal(Dropout(0.5).apply({}, x, train=False), x)

@@ -1,0 +1,76 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from qoejax import trees
+from qoejax.nets import NETS, qoenet
+from qoejax.nets.embed import EMBEDDINGS
+from qoejax.nets.qoenet import POOLS
+from tests.nets.helpers import jit
+
+TINY = {"width": 8, "depth": 1, "heads": 2, "mlp": 8, "embed_size": 2, "hidden": 8}
+
+
+def shapes(net, *shape):
+    return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def size(net, *shape):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(net, *shape)))
+
+
+@pytest.mark.parametrize("features", [40, 64, 80])
+def test_the_default_has_fifty_to_three_hundred_thousand_parameters(features):
+    one, many = (size(qoenet(classes=10, services=3), 1, t, features) for t in (1, 8))
+    assert 50_000 <= one < many <= 300_000
+
+
+def test_known_parameter_counts():
+    """If unintended, a changed count is a bug: it breaks saved models and the wire's layout."""
+    assert size(qoenet(classes=10, services=1), 1, 1, 46) == 111_387
+    assert size(qoenet(classes=10, services=1), 1, 8, 46) == 212_251
+
+
+@pytest.mark.parametrize(("embed", "pool"), list(itertools.product(EMBEDDINGS, POOLS)))
+def test_every_choice_builds(embed, pool):
+    net = qoenet(
+        classes=3, services=1, bins=5, embed=embed, pool=pool, activation="gelu", stride=2, **TINY
+    )
+    params = shapes(net, 2, 2, 7)
+    out = jax.eval_shape(net.apply, params, jnp.ones((2, 2, 7)))
+    assert out["logits"].shape == (2, 3)
+    assert ("kernel" in params.get("embed", {})) == (embed != "none")
+    assert params["record"]["kernel"].shape == (8 if pool == "mean" else 8 * 2, 8)
+
+
+def test_records_alone_have_no_attention_in_time():
+    net = qoenet(classes=3, services=1, **TINY)
+    alone, window = (dict(shapes(net, 1, t, 9)) for t in (1, 2))
+    assert set(window) - set(alone) == {"time_position", "time0", "norm_time"}
+    assert trees.count(alone) > 0
+
+
+def test_parts_are_chosen_by_name_and_checked():
+    with pytest.raises(ValueError, match="embed 'fourier': expected one of affine, none"):
+        qoenet(classes=3, services=1, embed="fourier")
+    with pytest.raises(ValueError, match="pool 'max': expected one of flat, mean"):
+        qoenet(classes=3, services=1, pool="max")
+    with pytest.raises(ValueError, match="activation 'swish'"):
+        qoenet(classes=3, services=1, activation="swish")
+    with pytest.raises(ValueError, match="embed 'fourier'"):
+        NETS["mlp"](classes=3, services=1, embed="fourier")
+    for rate in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="dropout: expected a rate"):
+            qoenet(classes=3, services=1, dropout=rate)
+
+
+def test_time_order_matters():
+    net = qoenet(classes=3, services=1, dropout=0.0, **TINY)
+    x = jax.random.normal(jax.random.key(1), (1, 3, 9))
+    params = jit(net.init)(jax.random.key(0), x)
+    apply = jit(net.apply)
+    swapped = x[:, jnp.array([1, 0, 2])]
+    gap = jnp.abs(apply(params, x)["logits"] - apply(params, swapped)["logits"]).max()
+    assert gap > 1e-6
