@@ -194,7 +194,8 @@ def _total(terms: Terms, task: Params | None, mos_weight: float) -> tuple[Array,
     task = task or {}
     total = _task(terms.on_class, terms.labelled, task.get("class_log_var"))
     total = total + mos_weight * _task(on_mos, any_rating, task.get("mos_log_var"))
-    return total, jnp.maximum(terms.labelled, any_rating)
+    valid = jnp.maximum(terms.labelled, any_rating) if mos_weight else terms.labelled
+    return total, valid
 
 
 def _sums(batch: Examples, out: dict[str, Array], terms: Terms) -> Sums:
@@ -236,19 +237,20 @@ def make_loss(
     ``weighting="uncertainty"`` a present term ``l`` becomes ``exp(-s) l + s / 2``, ``s`` a
     learned log-variance per task (Kendall, Gal and Cipolla 2018), before ``mos_weight``. The loss
     of a batch is the mean over examples that have a term, weighted by ``weight``; with none it
-    is 0 and so is its gradient.
+    is 0 and so is its gradient. Padding (weight 0) must be finite numbers.
 
     Its sums are those of ``weight`` times: the loss ("loss_sum") over examples ("count"); the
     class loss ("class_loss_sum") and right answers ("correct") over labelled ones
     ("class_count"); the MOS loss ("mos_loss_sum"), squared error of the mean ("mos_se") and
-    absolute error ("mos_ae") over ratings ("mos_count"). The task losses are before task weights.
+    absolute error ("mos_ae") over ratings ("mos_count"). The class loss is after ``class_weight``;
+    both are before the weights of tasks.
 
     Args:
         net: See ``qoejax.nets.net.Net``; its parameters live under "net".
         class_weight: From ``class_weights``; constants of the compiled step.
         class_loss: A name of ``CLASS_LOSSES``.
         mos_loss: A name of ``MOS_LOSSES``.
-        mos_weight: Of the MOS term; 0 trains the class head only.
+        mos_weight: Of the MOS term; with 0 only labelled examples count.
         weighting: "fixed" or "uncertainty".
         label_smoothing: Share of a label's mass spread over all classes.
         focal_gamma: Exponent of the focal loss.

@@ -57,7 +57,7 @@ def mos_sums(
 # On the host.
 
 
-def mos_ratios(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def mos_ratios(sums: dict[str, Any]) -> dict[str, np.ndarray]:
     """``plcc``, ``rmse`` (over N, where P.1401 has N - 1) and ``mae`` [Q]; NaN if undefined."""
     s = {name: np.asarray(value, np.float64) for name, value in sums.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -178,7 +178,7 @@ def _detection(score: np.ndarray, alarm: np.ndarray, attack: np.ndarray) -> dict
 
 def classification(
     probability: Float[np.ndarray, "N C"],
-    label: Int[np.ndarray, " N"],
+    label: np.ndarray,
     *,
     benign: int,
     names: Sequence[str] | None = None,
@@ -187,7 +187,7 @@ def classification(
 
     Args:
         probability: Class probabilities of each row.
-        label: True classes; rows with -1 do not count.
+        label: True classes, int [N]; rows with -1 do not count.
         benign: Index of the benign class. Attack against benign is judged by the score
             ``1 - p(benign)``; alarms at the model's own decisions are rows whose most probable
             class is not benign.
