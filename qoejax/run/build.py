@@ -4,6 +4,7 @@ Every section is unpacked into explicit keyword arguments, so an unknown or miss
 that is in no table, stops a run before anything compiles.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -171,8 +172,9 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
         parts = [np.arange(n)]
     else:
         share = choose(partition.PARTITIONS, c.partition, "clients.partition")
-        parts = share(
-            rows.group if c.partition == "natural" else rows.train.label,
+        by = rows.group if c.partition == "natural" else rows.train.label
+        parts = call(
+            functools.partial(share, by), "clients",
             clients=c.count, seed=config.seed, alpha=c.alpha, min_size=c.min_size,
             per_client=c.per_client,
         )  # fmt: skip
@@ -215,7 +217,7 @@ def make_engine(
     c = config
     make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
     return call(
-        engine.make_engine, "fed/perf",
+        engine.make_engine, "perf",
         client_update=client_update(c, loss_fn),
         aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
         server_opt=make_server(c.server.lr),

@@ -29,7 +29,7 @@ class Result(NamedTuple):
     mos_predicted: np.ndarray  # [N, Q]
 
 
-def probabilities(out: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def probabilities(out: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Class probabilities [N,C] and mean MOS [N,Q] of a network's outputs."""
     probability = scipy.special.softmax(np.asarray(out["logits"]), axis=-1)
     return probability, np.asarray(scales.mean(jnp.asarray(out["mos"])))
@@ -46,7 +46,7 @@ def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[st
     return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
 
 
-def _score(out: dict[str, np.ndarray], rows: Examples, spec: table.Spec) -> dict[str, float]:
+def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, float]:
     probability, mos = probabilities(out)
     s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
     scores = {k: s[k] for k in ("accuracy", "macro_f1")}
@@ -82,7 +82,7 @@ def evaluate_model(trained: model.Model, rows: Examples) -> Result:
     return median._replace(summary={**median.summary, **means, "clients": clients})
 
 
-def _result(trained: model.Model, out: dict[str, np.ndarray], rows: Examples) -> Result:
+def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result:
     probability, mos = probabilities(out)
     spec = trained.spec
     label = np.asarray(rows.label)
@@ -120,8 +120,15 @@ def clean(trained: model.Model, rows: table.Table) -> table.Table:
     return table.take(rows, split.clean(flat, rows.label)[0])
 
 
-def raw_rows(trained: model.Model, path: pathlib.Path) -> tuple[table.Table, dict[str, Any]]:
+def raw_rows(
+    trained: model.Model, path: pathlib.Path
+) -> tuple[table.Table, dict[str, Any], np.ndarray]:
     """Rows of a file in the dataset's raw form, coded as the model was trained.
+
+    Only the columns that the model sees must be there.
+
+    Returns:
+      The rows, what was read and dropped, and each row's number in the file.
 
     Raises:
       RunError: the file is missing, or not of that form.
@@ -129,12 +136,13 @@ def raw_rows(trained: model.Model, path: pathlib.Path) -> tuple[table.Table, dic
     if not path.is_file():
         raise RunError(f"input {path} is not a file: expected .csv, .csv.gz or .parquet")
     try:
-        rows, report = load.read_raw(path, trained.spec)
+        seen = {trained.stats.columns[output.column] for output in trained.stats.outputs}
+        rows, report, numbers = load.read_raw_rows(path, trained.spec, sorted(seen))
     except DataError as e:
         raise RunError(str(e)) from e
     if not len(rows.label):
         raise RunError(f"input {path} has no usable row")
-    return rows, report._asdict()
+    return rows, report._asdict(), numbers
 
 
 def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
             f"--dataset={dataset}, but this model was trained on {trained.spec.dataset}: "
             "expected the same dataset and config"
         )
-    rows, report = raw_rows(trained, path)
+    rows, report, _ = raw_rows(trained, path)
     labelled = rows.label >= 0
     if not labelled.any():
         raise RunError(f"input {path} has no label column or no known label; predict needs none")

@@ -34,7 +34,7 @@ class Model(NamedTuple):
     params: Any
     stacked: bool
 
-    def predictor(self) -> Callable[[Any, np.ndarray], dict[str, np.ndarray]]:
+    def predictor(self) -> Callable[[Any, Any], dict[str, Any]]:
         """``(params, x[N,T,F]) -> {"logits": [N,C], "mos": [N,Q,M]}``, compiled on first use."""
         config = build.from_plain(self.config)
         objective = build.objective(config, self.spec, self.label_counts)

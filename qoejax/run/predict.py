@@ -51,6 +51,9 @@ def predict(
 ) -> dict[str, Any]:
     """Reads ``source``, writes one row per usable record to ``target``, atomically.
 
+    The column ``row`` is the record's number in ``source`` (0 is the first after the header):
+    unusable rows are left out and counted.
+
     Raises:
       RunError: unreadable input, unknown output form, or a local-only model (one per client).
     """
@@ -60,8 +63,9 @@ def predict(
         raise RunError(f"{source}: packet captures are not read yet; expected a file of records")
     if not str(target).endswith(SUFFIXES):
         raise RunError(f"output {target}: expected a name ending in {', '.join(SUFFIXES)}")
-    rows, report = evaluate.raw_rows(trained, source)
-    table = pa.table(columns(trained, build.examples(trained.stats, rows).x, costs))
+    rows, report, numbers = evaluate.raw_rows(trained, source)
+    x = build.examples(trained.stats, rows).x
+    table = pa.table({"row": numbers, **columns(trained, x, costs)})
     sink = pa.BufferOutputStream()
     if target.suffix == ".parquet":
         pyarrow.parquet.write_table(table, sink)
