@@ -1,0 +1,145 @@
+import gzip
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from configs import base
+from qoejax.data import load
+from qoejax.qoe.decide import ACTIONS, Costs
+from qoejax.run import evaluate, model, predict
+from qoejax.run.errors import RunError
+from qoejax.run.train import train
+
+DUMMY = pathlib.Path(__file__).parents[2] / "qoejax/data/builders/ton_iot/dummy_data"
+
+
+@pytest.fixture(scope="module")
+def ton(tmp_path_factory, data_dir):
+    """A tiny model of the dummy TON_IoT rows, with the file they came from."""
+    load.builder("ton_iot/10class", data_dir, DUMMY)
+    c = base.get_config()
+    c.data.update(name="ton_iot/10class", dir=str(data_dir))
+    c.clients.update(partition="iid", count=2, min_size=1)
+    c.model = {"net": "mlp", "width": 8, "depth": 1}
+    c.fed.rounds = 2
+    c.client.batch = 16
+    c.perf.update(client_axis="turn", rounds_per_dispatch=2)
+    workdir = tmp_path_factory.mktemp("ton") / "w"
+    train(c, workdir)
+    return workdir, next(p for p in sorted(DUMMY.rglob("*.csv*")))
+
+
+def test_saved_model_gives_the_run_s_own_numbers(wired_run):
+    workdir, summary = wired_run
+    trained = model.load(workdir)
+    result = evaluate.evaluate_model(trained, evaluate.test_rows(trained))
+    stored = json.loads((workdir / "evaluation.json").read_text())
+    assert result.summary["macro_f1"] == summary["macro_f1"] == stored["macro_f1"]
+    assert set(stored) >= {
+        "accuracy", "macro_f1", "weighted_f1", "precision", "recall", "mcc", "balanced_accuracy",
+        "pr_auc", "fpr_at_95_recall", "ece", "per_class", "mos",
+    }  # fmt: skip
+    assert set(stored["mos"]["voice"]) >= {
+        "plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill",
+    }  # fmt: skip
+
+
+def test_raw_file_is_read_as_it_was_prepared(ton):
+    workdir, source = ton
+    trained = model.load(workdir)
+    out = evaluate.evaluate_file(trained, source, "ton_iot/10class")
+    assert out["rows"] == out["read"]["labelled"] > 0
+    assert 0 <= out["macro_f1"] <= 1
+    assert out["deduplicated"]["rows"] <= out["rows"]
+    assert out["mos"] is None
+
+
+def test_wrong_dataset_is_named(ton):
+    workdir, source = ton
+    with pytest.raises(RunError, match="was trained on ton_iot/10class"):
+        evaluate.evaluate_file(model.load(workdir), source, "edge_iiotset/15class")
+
+
+def test_missing_input_is_named(ton, tmp_path):
+    with pytest.raises(RunError, match=r"nothing\.csv is not a file"):
+        evaluate.evaluate_file(model.load(ton[0]), tmp_path / "nothing.csv", "ton_iot/10class")
+
+
+def without_columns(source, target, names):
+    table = pyarrow.csv.read_csv(source)
+    pyarrow.csv.write_csv(table.drop_columns(names), target)
+
+
+def test_rows_without_labels_can_be_predicted_but_not_scored(ton, tmp_path):
+    workdir, source = ton
+    unlabelled = tmp_path / "rows.csv"
+    without_columns(source, unlabelled, ["type", "src_ip"])
+    trained = model.load(workdir)
+    with pytest.raises(RunError, match="no label column"):
+        evaluate.evaluate_file(trained, unlabelled, "ton_iot/10class")
+    out = predict.predict(trained, unlabelled, tmp_path / "out.csv", Costs())
+    verdicts = pyarrow.csv.read_csv(tmp_path / "out.csv")
+    assert verdicts.num_rows == out["rows"] == sum(out["actions"].values())
+    assert set(verdicts["class"].to_pylist()) <= set(trained.spec.label_names)
+    assert set(verdicts["action"].to_pylist()) <= set(ACTIONS)
+    probability = np.asarray(verdicts["probability"])
+    assert ((probability > 0) & (probability <= 1)).all()
+
+
+def test_output_forms_agree(ton, tmp_path):
+    workdir, source = ton
+    trained = model.load(workdir)
+    for name in ("a.csv", "a.csv.gz", "a.parquet"):
+        predict.predict(trained, source, tmp_path / name, Costs())
+    plain = (tmp_path / "a.csv").read_bytes()
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()) == plain
+    parquet = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert (
+        parquet["class"].to_pylist()
+        == pyarrow.csv.read_csv(tmp_path / "a.csv")["class"].to_pylist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("out.txt", "expected a name ending in"), ("missing/../file/out.csv", "cannot be written")],
+)
+def test_bad_output_is_named(ton, tmp_path, target, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=message):
+        predict.predict(model.load(ton[0]), ton[1], tmp_path / target, Costs())
+
+
+def test_missing_column_is_named(ton, tmp_path):
+    workdir, source = ton
+    trained = model.load(workdir)
+    gone = trained.stats.columns[trained.stats.outputs[0].column]
+    without_columns(source, tmp_path / "rows.csv", [gone])
+    with pytest.raises(RunError, match=gone):
+        evaluate.evaluate_file(trained, tmp_path / "rows.csv", "ton_iot/10class")
+
+
+def test_mos_comes_with_an_interval(wired_run):
+    trained = model.load(wired_run[0])
+    rows = evaluate.test_rows(trained)
+    table = predict.columns(trained, rows.x[:50], Costs())
+    low, mid, high = (table[f"mos_voice{s}"] for s in ("_low", "", "_high"))
+    assert ((low >= 1) & (low <= high) & (high <= 5)).all()
+    assert ((mid >= 1) & (mid <= 5)).all()
+
+
+def test_damaged_models_are_refused(wired_run, tmp_path):
+    with pytest.raises(RunError, match=r"model\.json is missing: expected a trained model"):
+        model.load(tmp_path)
+    copy = tmp_path / "w"
+    shutil.copytree(wired_run[0] / "model", copy / "model")
+    data = bytearray((copy / "model" / "params.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model" / "params.npz").write_bytes(data)
+    with pytest.raises(RunError, match="model"):
+        model.load(copy)
