@@ -18,7 +18,13 @@ POOLS = ("flat", "mean")
 
 
 class QoENet(nn.Module):
-    """See ``qoenet``; ``embed``, ``stem``, ``block`` and ``heads`` are the parts' arguments."""
+    """Each feature is embedded; convolutions along the features make about F/stride² tokens.
+
+    Transformer blocks attend over the tokens of a record, and their outputs become one vector a
+    record. With T > 1, causal blocks attend over the records' vectors: a record is encoded once,
+    whatever windows it stands in. The last record's vector is read out. ``embed``, ``stem``,
+    ``block`` and ``heads`` are the parts' arguments; see ``qoenet`` for the others.
+    """
 
     embed: Mapping[str, Any]
     stem: Mapping[str, Any]
@@ -75,12 +81,7 @@ def qoenet(
     activation: str = "relu",
     dtype: str = "float32",
 ) -> Net:
-    """The CNN-Transformer for intrusion detection and MOS forecasts.
-
-    Each feature is embedded, two convolutions along the features make about F/stride² tokens of
-    a record, ``depth`` transformer blocks attend over these, and their outputs become one vector
-    a record. With T > 1, ``depth_time`` causal blocks attend over the records' vectors; so a
-    record is encoded once, whatever windows it stands in. The last record's vector is read out.
+    """The CNN-Transformer for intrusion detection and MOS forecasts, see ``QoENet``.
 
     Args:
         classes: C.
@@ -110,17 +111,11 @@ def qoenet(
     choose("embed", embed, EMBEDDINGS)
     choose("pool", pool, POOLS)
     choose("activation", activation, ACTIVATIONS)
-    block = {"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation}
-    return from_module(
-        QoENet(
-            embed={"kind": embed, "size": embed_size},
-            stem={"width": width, "kernel": kernel, "stride": stride},
-            block=block,
-            heads={"classes": classes, "services": services, "bins": bins},
-            depth=depth,
-            depth_time=depth_time,
-            pool=pool,
-            hidden=hidden,
-            dtype=jnp.dtype(dtype),
-        )
-    )
+    module = QoENet(
+        embed={"kind": embed, "size": embed_size},
+        stem={"width": width, "kernel": kernel, "stride": stride},
+        block={"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation},
+        heads={"classes": classes, "services": services, "bins": bins},
+        depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, dtype=jnp.dtype(dtype),
+    )  # fmt: skip
+    return from_module(module)

@@ -4,6 +4,7 @@ Everything is first a value per example and only then a weighted mean, so the lo
 ``sums["loss_sum"] / sums["count"]``: micro-batches, clients and padded batches add up exactly.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -32,7 +33,12 @@ class Objective(NamedTuple):
     ``init(key, x[B,T,F]) -> params``: ``{"net": ...}``, and with uncertainty weighting also
     ``"task": {"class_log_var": f32[], "mos_log_var": f32[]}``, which are trained, averaged and
     sent like any other parameter.
-    ``loss_fn(params, batch, key) -> (loss, sums)``: see ``make_loss``.
+    ``loss_fn(params, batch, key) -> (loss, sums)``: ``make_loss`` defines the loss; without a key
+    there is no dropout. The sums are those of ``weight`` times: the loss ("loss_sum") over
+    examples ("count"); the class loss ("class_loss_sum") and right answers ("correct") over
+    labelled ones ("class_count"); the MOS loss ("mos_loss_sum"), squared error of the mean
+    ("mos_se") and absolute error ("mos_ae") over ratings ("mos_count"). The class loss is after
+    ``class_weight``; both are before the weights of tasks.
     ``predict(params, x[B,T,F]) -> {"logits": f32[B,C], "mos": f32[B,Q,M]}``: no dropout.
     """
 
@@ -171,12 +177,37 @@ def class_weights(counts: Num[np.ndarray, " C"], scheme: str) -> Float[np.ndarra
 
 
 class Terms(NamedTuple):
-    """Both tasks' losses of a batch, before any weight of task or example; 0 where absent."""
+    """Both tasks' losses, before weights of tasks and examples; 0 where there is no target."""
 
     on_class: Float[Array, " B"]
     labelled: Float[Array, " B"]
     on_mos: Float[Array, "B Q"]
     rated: Float[Array, "B Q"]
+
+
+def _fitting(out: dict[str, Array], batch: Examples, classes: int) -> dict[str, Array]:
+    """The outputs, without MOS where the data has no service at all; or a ValueError."""
+    if out["logits"].shape[-1] != classes:
+        raise ValueError(f"the net has {out['logits'].shape[-1]} classes, class_weight {classes}")
+    services = batch.mos.shape[1]
+    if services not in (0, out["mos"].shape[1]):
+        raise ValueError(f"the net has {out['mos'].shape[1]} services, the data {services}")
+    return {**out, "mos": out["mos"][:, :services]}
+
+
+def _terms(
+    out: dict[str, Array],
+    batch: Examples,
+    class_weight: np.ndarray,
+    loss_of_class: Callable[[Array, Array], Array],
+    loss_of_mos: Callable[[Array, Array], Array],
+) -> Terms:
+    labelled = (batch.label >= 0).astype(jnp.float32)
+    label = jnp.maximum(batch.label, 0)
+    on_class = loss_of_class(out["logits"], label) * jnp.asarray(class_weight)[label]
+    rated = batch.mos_mask.astype(jnp.float32)
+    mos = jnp.where(batch.mos_mask, batch.mos, scales.LOW)  # under the mask may be anything
+    return Terms(on_class * labelled, labelled, loss_of_mos(out["mos"], mos) * rated, rated)
 
 
 def _task(loss: Array, present: Array, log_var: Array | None) -> Array:
@@ -214,9 +245,12 @@ def _sums(batch: Examples, out: dict[str, Array], terms: Terms) -> Sums:
     }
 
 
-def _check(name: str, value: str, options: Collection[str]) -> None:
-    if value not in options:
-        raise ValueError(f"{name} {value!r}: expected one of {', '.join(options)}")
+def _check(mos_weight: float, **choices: tuple[str, Collection[str]]) -> None:
+    for name, (value, options) in choices.items():
+        if value not in options:
+            raise ValueError(f"{name} {value!r}: expected one of {', '.join(options)}")
+    if mos_weight < 0:
+        raise ValueError(f"mos_weight: expected 0 or more, got {mos_weight}")
 
 
 def make_loss(
@@ -234,20 +268,14 @@ def make_loss(
 
     The loss of an example is ``class_weight[label] * class_loss + mos_weight * mean of mos_loss
     over its rated services``, either term absent where there is no label (-1) or no rating. With
-    ``weighting="uncertainty"`` a present term ``l`` becomes ``exp(-s) l + s / 2``, ``s`` a
-    learned log-variance per task (Kendall, Gal and Cipolla 2018), before ``mos_weight``. The loss
-    of a batch is the mean over examples that have a term, weighted by ``weight``; with none it
-    is 0 and so is its gradient. Padding (weight 0) must be finite numbers.
-
-    Its sums are those of ``weight`` times: the loss ("loss_sum") over examples ("count"); the
-    class loss ("class_loss_sum") and right answers ("correct") over labelled ones
-    ("class_count"); the MOS loss ("mos_loss_sum"), squared error of the mean ("mos_se") and
-    absolute error ("mos_ae") over ratings ("mos_count"). The class loss is after ``class_weight``;
-    both are before the weights of tasks.
+    ``weighting="uncertainty"`` a term ``l`` becomes ``exp(-s) l + s / 2``, ``s`` a learned
+    log-variance per task (Kendall et al. 2018), before ``mos_weight``. The loss of a batch is the
+    mean over examples that have a term, weighted by ``weight``; with none, it and its gradient
+    are 0. Padding (weight 0) must be finite numbers.
 
     Args:
         net: See ``qoejax.nets.net.Net``; its parameters live under "net".
-        class_weight: From ``class_weights``; constants of the compiled step.
+        class_weight: From ``class_weights``.
         class_loss: A name of ``CLASS_LOSSES``.
         mos_loss: A name of ``MOS_LOSSES``.
         mos_weight: Of the MOS term; with 0 only labelled examples count.
@@ -256,17 +284,17 @@ def make_loss(
         focal_gamma: Exponent of the focal loss.
 
     Raises:
-        ValueError: A name or a value out of its range.
+        ValueError: A bad name or value; by ``loss_fn``, a net with other classes or services.
     """
-    _check("class_loss", class_loss, CLASS_LOSSES)
-    _check("mos_loss", mos_loss, MOS_LOSSES)
-    _check("weighting", weighting, WEIGHTINGS)
-    if mos_weight < 0:
-        raise ValueError(f"mos_weight: expected 0 or more, got {mos_weight}")
+    _check(
+        mos_weight, class_loss=(class_loss, CLASS_LOSSES), mos_loss=(mos_loss, MOS_LOSSES),
+        weighting=(weighting, WEIGHTINGS),
+    )  # fmt: skip
     weights = np.asarray(class_weight, np.float32)
-    loss_of_class, loss_of_mos = CLASS_LOSSES[class_loss], MOS_LOSSES[mos_loss]
-    shape = {"smoothing": label_smoothing, "gamma": focal_gamma}
-    loss_of_class(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), **shape)  # refuses bad values now
+    loss_of_class = functools.partial(
+        CLASS_LOSSES[class_loss], smoothing=label_smoothing, gamma=focal_gamma
+    )
+    loss_of_class(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))  # refuses bad values now
 
     def init(key: Array, x: Float[Array, "B T F"]) -> Params:
         params = {"net": net.init(key, x)}
@@ -274,19 +302,9 @@ def make_loss(
             params["task"] = {"class_log_var": jnp.zeros(()), "mos_log_var": jnp.zeros(())}
         return params
 
-    def terms(out: dict[str, Array], batch: Examples) -> Terms:
-        labelled = (batch.label >= 0).astype(jnp.float32)
-        label = jnp.maximum(batch.label, 0)
-        on_class = loss_of_class(out["logits"], label, **shape) * jnp.asarray(weights)[label]
-        rated = batch.mos_mask.astype(jnp.float32)
-        mos = jnp.where(batch.mos_mask, batch.mos, scales.LOW)  # under the mask may be anything
-        return Terms(on_class * labelled, labelled, loss_of_mos(out["mos"], mos) * rated, rated)
-
-    def loss_fn(
-        params: Params, batch: Examples, key: Array | None
-    ) -> tuple[Float[Array, ""], Sums]:
-        out = net.apply(params["net"], batch.x, key=key)
-        parts = terms(out, batch)
+    def loss_fn(params: Params, batch: Examples, key: Array | None) -> tuple[Array, Sums]:
+        out = _fitting(net.apply(params["net"], batch.x, key=key), batch, len(weights))
+        parts = _terms(out, batch, weights, loss_of_class, MOS_LOSSES[mos_loss])
         total, valid = _total(parts, params.get("task"), mos_weight)
         count = jnp.sum(batch.weight * valid)
         loss_sum = jnp.sum(batch.weight * total)

@@ -181,6 +181,25 @@ def test_focal_and_smoothing_are_passed_on():
     close(value_and_grad(objective, params, rows)[0][1]["loss_sum"], expected)
 
 
+def test_net_and_data_must_agree():
+    rows = batch()
+    params = make().init(jax.random.key(0), rows.x)
+    few = losses.make_loss(NET, class_weight=np.ones(2, np.float32))
+    with pytest.raises(ValueError, match="the net has 3 classes, class_weight 2"):
+        few.loss_fn(params, rows, None)
+    one = rows._replace(mos=rows.mos[:, :1], mos_mask=rows.mos_mask[:, :1])
+    with pytest.raises(ValueError, match="the net has 2 services, the data 1"):
+        make().loss_fn(params, one, None)
+
+
+def test_data_without_services_trains_the_class_head():
+    objective, rows = make(), batch()
+    params = objective.init(jax.random.key(0), rows.x)
+    none = rows._replace(mos=rows.mos[:, :0], mos_mask=rows.mos_mask[:, :0])
+    masked = rows._replace(mos_mask=jnp.zeros((B, Q), bool))
+    close(value_and_grad(objective, params, none), value_and_grad(objective, params, masked))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
