@@ -53,7 +53,7 @@ FEATURES: tuple[Feature, ...] = (
 SERVICES = ("voice",)
 DEJITTER_MS = 60.0
 CODEC = mos.CODECS["g711_plc"]
-NOISE = 0.2
+NOISE = 0.25
 """Standard deviation of the log-normal error of every observed feature."""
 
 

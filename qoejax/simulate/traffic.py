@@ -61,17 +61,17 @@ class Device(NamedTuple):
 
 DEVICES: dict[str, Device] = {
     "camera": Device(
-        Kind(880.0, 380.0, 20.0, 64.0, psh=0.02, ack=0.08, tcp=0.1, udp=0.9), 0.36, 0.25, 12.0
+        Kind(880.0, 380.0, 20.0, 64.0, psh=0.02, ack=0.08, tcp=0.1, udp=0.9), 0.37, 0.25, 12.0
     ),
     "sensor": Device(
         _tcp(150.0, 80.0, 64.0, fin=0.012, syn=0.02, rst=0.008, psh=0.42, ack=0.97),
-        0.06,
+        0.066,
         0.35,
         15.0,
     ),
     "media": Device(
         _tcp(1050.0, 520.0, 54.0, fin=0.006, syn=0.012, rst=0.004, psh=0.16, ack=0.99, https=0.94),
-        0.32,
+        0.33,
         0.40,
         6.0,
     ),
@@ -84,7 +84,7 @@ DEVICES: dict[str, Device] = {
     "polling": Device(
         _tcp(170.0, 110.0, 60.0, fin=0.05, syn=0.07, rst=0.02, psh=0.38, ack=0.93, http=0.85),
         0.03,
-        0.70,
+        0.50,
         1.5,
     ),
     "admin": Device(
@@ -93,7 +93,7 @@ DEVICES: dict[str, Device] = {
             http=0.1, telnet=0.2, ssh=0.6,
         ),
         0.012,
-        0.90,
+        0.60,
         1.5,
     ),
     "discovery": Device(
@@ -102,7 +102,7 @@ DEVICES: dict[str, Device] = {
             tcp=0.16, udp=0.46, icmp=0.12, arp=0.26, dns=0.30,
         ),
         0.012,
-        0.90,
+        0.60,
         1.5,
     ),
 }  # fmt: skip
@@ -145,8 +145,8 @@ ATTACKS: dict[str, Attack] = {
             _tcp(74.0, 25.0, 58.0, fin=0.01, syn=0.10, rst=0.02, psh=0.10, ack=0.90, http=0.95),
             _tcp(130.0, 70.0, 58.0, fin=0.02, syn=0.15, rst=0.03, psh=0.60, ack=0.84, http=0.90),
         ),
-        0.02,
-        0.12,
+        0.035,
+        0.14,
     ),
     "scan": Attack(
         (
@@ -154,8 +154,8 @@ ATTACKS: dict[str, Attack] = {
             Kind(72.0, 30.0, 12.0, 54.0, udp=0.66, icmp=0.34, dns=0.05),
             Kind(64.0, 16.0, 12.0, 58.0, syn=0.12, rst=0.1, tcp=0.2, icmp=0.4, arp=0.4),
         ),
-        0.006,
-        0.06,
+        0.01,
+        0.08,
     ),
     "brute_force": Attack(
         (
@@ -163,8 +163,8 @@ ATTACKS: dict[str, Attack] = {
             _tcp(84.0, 30.0, 56.0, fin=0.08, syn=0.11, rst=0.04, psh=0.46, ack=0.89, telnet=0.98),
             _tcp(260.0, 200.0, 56.0, fin=0.11, syn=0.12, rst=0.03, psh=0.34, ack=0.88, http=0.97),
         ),
-        0.012,
-        0.09,
+        0.025,
+        0.12,
     ),
 }  # fmt: skip
 """Attack classes in label order, after benign. Only the flood is meant to hurt a conversation."""
@@ -186,20 +186,20 @@ HIDDEN: dict[str, Range] = {
     "changes": Range(0.0, 1.0),
     "change": Range(0.5, 1.8, log=True),
     "change_start": Range(0.08, 0.92),
-    "change_rise_s": Range(0.5, 4.0),
+    "change_rise_s": Range(1.0, 8.0),
     # A flash crowd happens where "crowds" < 0.4.
     "crowds": Range(0.0, 1.0),
     "crowd": Range(0.15, 1.5, log=True),
     "crowd_start": Range(0.03, 0.85),
     "crowd_length_s": Range(6.0, 25.0),
-    "crowd_rise_s": Range(0.5, 4.0),
+    "crowd_rise_s": Range(1.0, 6.0),
     # An attack: where it lies between the ends of its class, when, how smooth, in which way.
     "attack": Range(0.0, 1.0),
     "attack_start": Range(0.07, 0.53),
     "attack_length_s": Range(12.0, 50.0),
     "attack_rise_s": Range(0.2, 3.0),
     "pulses": Range(0.0, 1.0),
-    "pulse_period_s": Range(1.0, 5.0),
+    "pulse_period_s": Range(2.0, 6.0),
     "pulse_duty": Range(0.3, 0.7),
     "way_0": Range(0.0, 6.0),
     "way_1": Range(0.0, 6.0),
