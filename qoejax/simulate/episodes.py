@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from qoejax.qoe import mos
-from qoejax.simulate import queue, traffic
+from qoejax.simulate import mixes, queue, traffic
 
 SHARE = "share of packets"
 
@@ -78,7 +78,7 @@ class Site(NamedTuple):
         capacity: of the bottleneck, bytes/s; logU(2, 20) Mb/s.
         buffer_s: time a full buffer takes to drain; U(0.05, 0.4) s.
         base_s: one-way delay without queueing; U(0.01, 0.06) s.
-        mix: share of bytes of each of ``traffic.DEVICES``.
+        mix: share of bytes of each of ``mixes.DEVICES``.
     """
 
     capacity: Float[Array, ""]
@@ -92,7 +92,7 @@ class Episode(NamedTuple):
 
     Attributes:
         x: observed features, as in ``FEATURES``.
-        label: index into ``traffic.LABELS``; an attack counts where it fills half the second.
+        label: index into ``mixes.LABELS``; an attack counts where it fills half the second.
         mos: MOS of each of ``SERVICES`` in that second.
         delay_ms: mean one-way network delay; hidden from any model.
         loss: share of bytes lost; hidden.
@@ -124,7 +124,7 @@ SITE: dict[str, traffic.Range] = {
 def draw_site(key: Key[Array, ""]) -> Site:
     """A site drawn from ``SITE``; its device mix scatters log-normally around the usual shares."""
     range_key, mix_key = jax.random.split(key)
-    usual = jnp.array([d.share for d in traffic.DEVICES.values()])
+    usual = jnp.array([d.share for d in mixes.DEVICES.values()])
     mix = usual * jnp.exp(0.5 * jax.random.normal(mix_key, usual.shape))
     return Site(**traffic.draw(range_key, SITE), mix=mix / mix.sum())
 
@@ -163,7 +163,7 @@ def voice_mos(delay_s: Float[Array, " S"], loss: Float[Array, " S"]) -> Float[Ar
         delay_s: one-way network delay of each slot.
         loss: share of each slot's traffic that is lost.
     """
-    every = round(1.0 / (traffic.VOICE_RATE * traffic.SLOT_S))
+    every = round(1.0 / (mixes.VOICE_RATE * traffic.SLOT_S))
     delay_ms = delay_s.reshape(-1, traffic.SLOTS)[:, ::every] * 1e3
     lost = loss.reshape(-1, traffic.SLOTS)[:, ::every]
     arrived = 1.0 - lost
@@ -192,7 +192,7 @@ def simulate(key: Key[Array, ""], site: Site, seconds: int) -> Episode:
     if seconds < 20:
         raise ValueError(f"episode: expected at least 20 seconds, got {seconds}")
     label_key, load_key, noise_key = jax.random.split(key, 3)
-    classes = len(traffic.ATTACKS)
+    classes = len(mixes.ATTACKS)
     # One draw from 0 .. 5 * classes - 1 whose lowest fifth means benign.
     die = jax.random.randint(label_key, (), 0, 5 * classes)
     label = jnp.where(die < classes, 0, 1 + (die - classes) // 4)

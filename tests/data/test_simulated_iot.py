@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from qoejax.data import load
 from qoejax.data.builders.simulated_iot import simulated_iot_dataset_builder as simulated
 from qoejax.data.errors import DataError
-from qoejax.simulate import episodes, traffic
+from qoejax.simulate import episodes, mixes
 
 TINY = simulated.SIZES["tiny"]
 
@@ -124,4 +124,4 @@ def test_small_is_a_part_of_standard():
 def test_tfds_knows_it_by_name():
     assert tfds.core.registered.imported_builder_cls("simulated_iot") is simulated.Builder
     assert next(iter(simulated.SIZES)) == simulated.Builder.DEFAULT_BUILDER_CONFIG_NAME
-    assert traffic.LABELS[0] == "benign"
+    assert mixes.LABELS[0] == "benign"

@@ -20,7 +20,7 @@ def test_one_bin_is_refused():
         scales.centres(1)
 
 
-@given(st.floats(1, 5), st.integers(2, 41))
+@given(st.floats(1, 5), st.sampled_from([2, 9, 41]))
 def test_two_hot_keeps_the_mean_and_touches_two_neighbours(mos, bins):
     target = np.asarray(scales.two_hot(jnp.float32(mos), bins))
     assert target.sum() == pytest.approx(1, abs=1e-5)

@@ -8,7 +8,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.metrics import f1_score, r2_score
 
 from qoejax.qoe import mos
-from qoejax.simulate import episodes, traffic
+from qoejax.simulate import episodes, mixes
 
 SETTINGS = episodes.Settings(seconds=30, length=4, horizon=2, stride=5)
 KEY = jax.random.key(11)
@@ -60,7 +60,7 @@ def test_each_episode_has_at_most_one_attack_after_a_benign_start(world):
     _, episode = world
     assert not episode.label[:, 0].any()
     assert all(len(set(row) - {0}) <= 1 for row in episode.label.tolist())
-    assert set(episode.label.ravel()) == set(range(len(traffic.LABELS)))
+    assert set(episode.label.ravel()) == set(range(len(mixes.LABELS)))
 
 
 def test_features_say_nothing_that_only_the_queue_knows(world):
@@ -184,8 +184,8 @@ def test_the_task_is_neither_trivial_nor_hopeless():
 def test_floods_hurt_a_conversation_and_quiet_attacks_do_not(world):
     _, episode = world
     score = episode.mos[..., 0]
-    means = [score[episode.label == i].mean() for i in range(len(traffic.LABELS))]
-    names = dict(zip(traffic.LABELS, means, strict=True))
+    means = [score[episode.label == i].mean() for i in range(len(mixes.LABELS))]
+    names = dict(zip(mixes.LABELS, means, strict=True))
     assert names["ddos"] < names["benign"] - 0.4
     for quiet in ("slow_dos", "scan", "brute_force"):
         assert names[quiet] > names["ddos"]

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.simulate import traffic
+from qoejax.simulate import mixes, traffic
 
 SECONDS = 30
 CAPACITY = 1e6
-DEVICES = len(traffic.DEVICES)
+DEVICES = len(mixes.DEVICES)
 KINDS = {
-    **{name: d.kind for name, d in traffic.DEVICES.items()},
-    "crowd": traffic.CROWD,
-    "voice": traffic.VOICE,
-    **{f"{name}_{i}": k for name, a in traffic.ATTACKS.items() for i, k in enumerate(a.kinds)},
+    **{name: d.kind for name, d in mixes.DEVICES.items()},
+    "crowd": mixes.CROWD,
+    "voice": mixes.VOICE,
+    **{f"{name}_{i}": k for name, a in mixes.ATTACKS.items() for i, k in enumerate(a.kinds)},
 }
 
 
@@ -29,7 +29,7 @@ def test_kinds_are_possible(name):
 
 
 def test_usual_shares_of_devices_sum_to_one():
-    assert sum(d.share for d in traffic.DEVICES.values()) == pytest.approx(1.0)
+    assert sum(d.share for d in mixes.DEVICES.values()) == pytest.approx(1.0)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_bursts_are_gamma_of_shape_four():
 @pytest.fixture(scope="module")
 def loads():
     """Eight episodes of each label, label by label."""
-    labels = jnp.repeat(jnp.arange(len(traffic.LABELS)), 8)
+    labels = jnp.repeat(jnp.arange(len(mixes.LABELS)), 8)
     mix = jnp.full(DEVICES, 1 / DEVICES)
     offer = functools.partial(
         traffic.offered, capacity=jnp.float32(CAPACITY), mix=mix, seconds=SECONDS
@@ -103,7 +103,7 @@ def test_components_add_up_to_what_the_queue_sees(loads):
 def test_the_voice_probe_is_always_there(loads):
     _, load = loads
     np.testing.assert_allclose(load.volume[..., -1], 50 * 200.0, rtol=1e-5)
-    np.testing.assert_allclose(load.kinds[:, -1], [traffic.VOICE] * 40)
+    np.testing.assert_allclose(load.kinds[:, -1], [mixes.VOICE] * 40)
 
 
 def test_attacks_begin_inside_the_episode_and_keep_to_their_intensity(loads):
@@ -116,7 +116,7 @@ def test_attacks_begin_inside_the_episode_and_keep_to_their_intensity(loads):
     assert (active.max(1) == 1).all()
     assert (hostile[labels > 0][active == 0] == 0).all()
     # Levels wander by 20 %, so a peak may exceed the class's range by that much a few times over.
-    for i, attack in enumerate(traffic.ATTACKS.values(), start=1):
+    for i, attack in enumerate(mixes.ATTACKS.values(), start=1):
         peak = hostile[labels == i].max(1) / CAPACITY
         assert peak.min() > attack.low / 3
         assert peak.max() < attack.high * 2.5

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from qoejax.data.packed import PackedBuilder, Plan
 from qoejax.data.table import NUMERIC, Column, Spec, Table, make_table
-from qoejax.simulate import episodes, traffic
+from qoejax.simulate import episodes, mixes
 
 SEED = 20230401
 """Of all configs: a larger one repeats the sites and episodes of a smaller one, and adds others."""
@@ -64,10 +64,10 @@ class Builder(PackedBuilder):
             columns=tuple(
                 Column(n, unit, NUMERIC, False, why) for n, unit, why in episodes.FEATURES
             ),
-            label_names=traffic.LABELS,
+            label_names=mixes.LABELS,
             services=episodes.SERVICES,
             vocab={},
-            benign=traffic.LABELS[0],
+            benign=mixes.LABELS[0],
             window=SETTINGS.length,
         )
 
