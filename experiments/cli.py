@@ -9,9 +9,6 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from qoejax.data.errors import DataError
-from qoejax.run import files
-from qoejax.run.errors import RunError
 
 
 def fail(message: str, code: int = 1) -> None:
@@ -27,6 +24,11 @@ def run(command: Callable[[], dict[str, Any]]) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             fail(f"unexpected argument {argv[1]!r}; see --help")
+        _check_config()
+        from qoejax.data.errors import DataError  # after flags: --help needs neither TFDS nor JAX
+        from qoejax.run import files
+        from qoejax.run.errors import RunError
+
         try:
             result = command()
         except (RunError, DataError) as e:
@@ -40,6 +42,15 @@ def run(command: Callable[[], dict[str, Any]]) -> None:
         app.run(main, flags_parser=_parse)
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         fail(f"config: {e}")
+
+
+def _check_config() -> None:
+    """A config file that could not be loaded shows only when its value is read."""
+    if "config" in flags.FLAGS:
+        try:
+            flags.FLAGS.config.to_dict()
+        except OSError as e:
+            fail(f"config: {str(e).partition(': ')[2]}")
 
 
 def _logs() -> None:
