@@ -9,7 +9,7 @@ client in one round, and each step folds its own number into it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,15 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from qoejax.data.cohort import batch_index
+from qoejax.fed.promotion import lenient, lenient_optimizer
 from qoejax.types import Cohort, Examples, Params, Sums
 
+LossFn = Callable[[Params, Examples, Array], tuple[Array, Sums]]
+"""``loss_fn(params, batch, key) -> (loss, sums)``.
 
-class LossFn(Protocol):
-    """``loss_fn(params, batch, key) -> (loss, sums)``.
-
-    ``loss`` is a scalar; an example of weight 0 contributes nothing to it. ``sums`` are metric
-    numerators and denominators of the batch.
-    """
-
-    def __call__(self, params: Params, batch: Examples, key: Array) -> tuple[Array, Sums]:
-        """Loss and metric sums of one batch."""
-        ...
+``loss`` is a scalar to which an example of weight 0 contributes nothing; ``sums`` are metric
+numerators and denominators of the batch.
+"""
 
 
 class ClientUpdate(NamedTuple):
@@ -64,7 +60,7 @@ def _chain(
         raise ValueError(f"expected clip >= 0 and weight_decay >= 0, got {clip}, {weight_decay}")
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     parts += [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    return optax.chain(*parts, optimizer)
+    return lenient_optimizer(optax.chain(*parts, optimizer))
 
 
 def sgd(clip: float = 0.0, weight_decay: float = 0.0) -> optax.GradientTransformation:
@@ -122,12 +118,12 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def constant(rounds: int) -> optax.Schedule:
     """Always 1."""
     del rounds
-    return optax.schedules.constant_schedule(1.0)
+    return lenient(optax.schedules.constant_schedule(1.0))
 
 
 def cosine(rounds: int, floor: float = 0.0) -> optax.Schedule:
     """Half a cosine from 1 in round 0 to ``floor`` in round ``rounds`` and after."""
-    return optax.schedules.cosine_decay_schedule(1.0, rounds, alpha=floor)
+    return lenient(optax.schedules.cosine_decay_schedule(1.0, rounds, alpha=floor))
 
 
 def warmup_cosine(rounds: int, warmup: int | None = None, floor: float = 0.0) -> optax.Schedule:
@@ -138,8 +134,10 @@ def warmup_cosine(rounds: int, warmup: int | None = None, floor: float = 0.0) ->
     warmup = max(1, rounds // 10) if warmup is None else warmup
     if not 0 <= warmup < rounds:
         raise ValueError(f"expected 0 <= warmup < rounds, got warmup {warmup}, rounds {rounds}")
-    return optax.schedules.warmup_cosine_decay_schedule(
-        1 / (warmup + 1), 1.0, warmup, rounds, end_value=floor
+    return lenient(
+        optax.schedules.warmup_cosine_decay_schedule(
+            1 / (warmup + 1), 1.0, warmup, rounds, end_value=floor
+        )
     )
 
 

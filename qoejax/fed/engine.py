@@ -11,8 +11,9 @@ Within one mode the same configuration gives the same bits on CPU, however round
 blocks, across a restart, and whether or not deltas leave the device between the two halves.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,16 @@ class _Axis(NamedTuple):
     for_each: ForEach
     multiple: int  # a slice's length is a multiple of this
     arrange: Callable[[Cohort], Cohort]
-    mesh: Mesh | None
+    whole: NamedSharding | None = None  # everything on every device; None: the default device
+    split: NamedSharding | None = None  # each device has its share of the clients
+
+    def place(self, tree: Any) -> Any:
+        """``tree`` on every device; what is there already is not copied."""
+        return jax.device_put(tree, self.whole)
+
+    def pin(self, tree: Any, sharding: NamedSharding | None) -> Any:
+        """``tree`` in that layout, inside compiled code."""
+        return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def make_engine(
@@ -90,7 +100,7 @@ def make_engine(
     batch_size: int,
     epochs: int | None = None,
     steps: int | None = None,
-    weight: Literal["examples", "uniform"] = "examples",
+    weight: str = "examples",
     client_axis: str = "turn",
     chunk: int = 4,
     devices: Sequence[Any] | None = None,
@@ -109,7 +119,7 @@ def make_engine(
       batch_size: Rows of a local step.
       epochs: Local epochs, or
       steps: local steps; exactly one of the two.
-      weight: A client's weight: its number of rows, or 1.
+      weight: A client's weight: its number of rows ("examples"), or 1 ("uniform").
       client_axis: "turn", "chunk" or "shard".
       chunk: Clients at once, for "chunk".
       devices: Devices of the mesh, for "shard"; all by default.
@@ -118,98 +128,130 @@ def make_engine(
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
     """
-    _check_population(offset, count, cohort_size)
-    if (epochs is None) == (steps is None) or (epochs or steps or 0) < 1:
-        raise ValueError(f"expected epochs or steps, at least 1, got {epochs} and {steps}")
+    _check(offset, count, cohort_size, epochs, steps, weight)
     axis = _axis(client_axis, chunk, devices)
-    multiple = axis.multiple
-    piece = slice_size or multiple * -(-cohort_size // (multiple * SLICES))
-    if piece < 1 or piece % multiple:
-        raise ValueError(f"slice_size is {piece}: expected a multiple of {multiple}")
+    piece = _piece(slice_size, cohort_size, axis.multiple)
     size = piece * -(-cohort_size // piece)
-    starts, counts = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
-
-    def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
-        ids = jnp.arange(cohort_size, dtype=jnp.int32)
-        if cohort_size < len(counts):
-            ids = sample(round_keys(key, number).cohort, len(counts), cohort_size)
-        ids = jnp.pad(ids, (0, size - cohort_size), constant_values=-1)
-        return axis.arrange(
-            make_cohort(
-                ids, starts, counts,
-                batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
-            )
-        )  # fmt: skip
-
-    def slices(cohort: Cohort) -> list[Cohort]:
-        host = jax.device_get(cohort)
-        return [
-            jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], host) for a in range(0, size, piece)
-        ]
-
+    cohort_for = _cohorts(
+        offset, count, cohort_size, size, axis.arrange,
+        batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
+    )  # fmt: skip
     algorithm = Algorithm(client_update, aggregator, server_opt, schedule)
-    place, local, server, block = _compile(algorithm, axis, cohort_for, size)
+    local_fn, server_fn = make_halves(algorithm, axis.for_each)
+    finish = _finish(server_fn, axis)
+    local, server = _apart(local_fn, finish, axis)
     return Engine(
-        init=lambda params: place(init_state(algorithm, params, len(counts))),
-        place=place,
+        init=lambda params: axis.place(init_state(algorithm, params, len(count))),
+        place=axis.place,
         cohort_for=jax.jit(cohort_for),
-        slices=slices,
+        slices=lambda cohort: _slices(cohort, piece),
         local=local,
         server=server,
-        block=block,
+        block=_fused(local_fn, finish, cohort_for, axis),
         size=size,
     )
 
 
-def _compile(
-    algorithm: Algorithm, axis: _Axis, cohort_for: Callable, size: int
-) -> tuple[Callable, Callable, Callable, Callable]:
-    """``place, local, server, block`` for one mesh, or for the default device."""
-    local_fn, server_fn = make_halves(algorithm, axis.for_each)
-    everywhere = NamedSharding(axis.mesh, PartitionSpec()) if axis.mesh else None
-    split = NamedSharding(axis.mesh, PartitionSpec(AXIS)) if axis.mesh else None
+# The parts of an engine.
 
-    def pin(tree: Any, sharding: NamedSharding | None) -> Any:
-        return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
 
-    def place(tree: Any) -> Any:
-        return jax.device_put(tree, everywhere)
+def _piece(slice_size: int | None, cohort_size: int, multiple: int) -> int:
+    """Clients of a slice."""
+    if slice_size is None:
+        return multiple * -(-cohort_size // (multiple * SLICES))
+    if slice_size < 1 or slice_size % multiple:
+        raise ValueError(f"slice_size is {slice_size}: expected a multiple of {multiple}")
+    return slice_size
+
+
+def _slices(cohort: Cohort, piece: int) -> list[Cohort]:
+    host = jax.device_get(cohort)
+    starts = range(0, len(host.weight), piece)
+    return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], host) for a in starts]
+
+
+def _cohorts(
+    offset: Any,
+    count: Any,
+    cohort_size: int,
+    size: int,
+    arrange: Callable[[Cohort], Cohort],
+    **work: Any,
+) -> Callable[..., Cohort]:
+    """``cohort_for``: everyone in order, or a sample that depends on key and round."""
+    offset, count = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
+
+    def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
+        ids = jnp.arange(cohort_size, dtype=jnp.int32)
+        if cohort_size < len(count):
+            ids = sample(round_keys(key, number).cohort, len(count), cohort_size)
+        ids = jnp.pad(ids, (0, size - cohort_size), constant_values=-1)
+        return arrange(make_cohort(ids, offset, count, **work))
+
+    return cohort_for
+
+
+def _finish(server_fn: Callable, axis: _Axis) -> Callable[..., tuple[ServerState, Sums]]:
+    """The server's half in one layout: however deltas come, they are summed in the same order."""
 
     def finish(
         state: ServerState, cohort: Cohort, local: Local, arrived: Bool[Array, " K"], key: Array
     ) -> tuple[ServerState, Sums]:
-        # Both paths enter here with the same layout, hence sum in the same order.
-        rest = pin((local.client_state, local.sums), everywhere)
-        local = Local(pin(local.deltas, split), *rest)
-        return pin(server_fn(state, cohort, local, arrived, key), everywhere)
+        local = Local(
+            axis.pin(local.deltas, axis.split),
+            axis.pin(local.client_state, axis.whole),
+            axis.pin(local.sums, axis.whole),
+        )
+        return axis.pin(server_fn(state, cohort, local, arrived, key), axis.whole)
 
-    def server_fn_parts(
-        state: ServerState, cohort: Cohort, deltas: Params, arrived: Array, parts: Any, key: Array
-    ) -> tuple[ServerState, Sums]:
-        rest = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pin(parts, everywhere))
-        return finish(state, cohort, Local(deltas, *rest), arrived, key)
+    return finish
 
-    def block_fn(
-        state: ServerState, examples: Examples, key: Key[Array, ""], rounds: int
+
+def _fused(
+    local_fn: Callable, finish: Callable, cohort_for: Callable, axis: _Axis
+) -> Callable[..., tuple[ServerState, Sums]]:
+    """``block``: rounds in one dispatch, metrics stacked."""
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+    def compiled(
+        state: ServerState, examples: Examples, key: Array, rounds: int
     ) -> tuple[ServerState, Sums]:
         def one(state: ServerState, _: None) -> tuple[ServerState, Sums]:
             cohort = cohort_for(state.round, key)
             local = local_fn(state, examples, cohort, key)
-            return finish(state, cohort, local, jnp.ones((size,), bool), key)
+            return finish(state, cohort, local, jnp.ones(cohort.weight.shape, bool), key)
 
         return jax.lax.scan(one, state, length=rounds)
 
-    jit_local = jax.jit(local_fn, out_shardings=split)
-    jit_server = jax.jit(server_fn_parts, donate_argnums=0)
-    jit_block = jax.jit(block_fn, donate_argnums=0, static_argnums=3)
+    def block(
+        state: ServerState, examples: Examples, key: Array, rounds: int
+    ) -> tuple[ServerState, Sums]:
+        if rounds < 1:
+            raise ValueError(f"a block needs at least 1 round, got {rounds}")
+        return compiled(*axis.place((state, examples, key)), rounds)
+
+    return block
+
+
+def _apart(local_fn: Callable, finish: Callable, axis: _Axis) -> tuple[Callable, Callable]:
+    """``local`` and ``server``: the halves of a round whose deltas leave the device in between."""
+    compiled = jax.jit(local_fn, out_shardings=axis.split)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def joined(
+        state: ServerState, cohort: Cohort, deltas: Params, arrived: Array, parts: Any, key: Array
+    ) -> tuple[ServerState, Sums]:
+        parts = axis.pin(parts, axis.whole)
+        rest = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        return finish(state, cohort, Local(deltas, *rest), arrived, key)
 
     def local(state: ServerState, examples: Examples, cohort: Cohort, key: Array) -> Local:
-        if cohort.weight.shape[0] % axis.multiple:
+        clients = len(cohort.weight)
+        if clients % axis.multiple:
             raise ValueError(
-                f"a slice of {cohort.weight.shape[0]} clients: expected a multiple of "
-                f"{axis.multiple}"
+                f"a slice of {clients} clients: expected a multiple of {axis.multiple}"
             )
-        return jit_local(*place((state, examples, cohort, key)))
+        return compiled(*axis.place((state, examples, cohort, key)))
 
     def server(
         state: ServerState,
@@ -220,18 +262,13 @@ def _compile(
         key: Array,
     ) -> tuple[ServerState, Sums]:
         kept = tuple((part.client_state, part.sums) for part in parts)
-        deltas = jax.device_put(deltas, split)
-        state, cohort, arrived, key = place((state, cohort, jnp.asarray(arrived), key))
-        return jit_server(state, cohort, deltas, arrived, kept, key)
+        state, cohort, arrived, key = axis.place((state, cohort, jnp.asarray(arrived), key))
+        return joined(state, cohort, jax.device_put(deltas, axis.split), arrived, kept, key)
 
-    def block(
-        state: ServerState, examples: Examples, key: Array, rounds: int
-    ) -> tuple[ServerState, Sums]:
-        if rounds < 1:
-            raise ValueError(f"a block needs at least 1 round, got {rounds}")
-        return jit_block(*place((state, examples, key)), rounds)
+    return local, server
 
-    return place, local, server, block
+
+# The client axis.
 
 
 def chunked(chunk: int) -> ForEach:
@@ -273,20 +310,32 @@ def deal(cohort: Cohort, devices: int) -> Cohort:
 
 def _axis(client_axis: str, chunk: int, devices: Sequence[Any] | None) -> _Axis:
     if client_axis == "turn":
-        return _Axis(in_turn, 1, lambda cohort: cohort, None)
+        return _Axis(in_turn, 1, lambda cohort: cohort)
     if client_axis == "chunk":
         if chunk < 1:
             raise ValueError(f"chunk is {chunk}: expected at least 1")
-        return _Axis(chunked(chunk), chunk, lambda cohort: deal(cohort, 1), None)
+        return _Axis(chunked(chunk), chunk, lambda cohort: deal(cohort, 1))
     if client_axis == "shard":
         devices = list(jax.devices() if devices is None else devices)
         mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
-        return _Axis(sharded(mesh), len(devices), lambda c: deal(c, len(devices)), mesh)
+        return _Axis(
+            sharded(mesh),
+            len(devices),
+            lambda cohort: deal(cohort, len(devices)),
+            NamedSharding(mesh, PartitionSpec()),
+            NamedSharding(mesh, PartitionSpec(AXIS)),
+        )
     raise ValueError(f"client_axis is {client_axis!r}: expected turn, chunk or shard")
 
 
-def _check_population(offset: np.ndarray, count: np.ndarray, cohort_size: int) -> None:
-    offset, count = np.asarray(offset), np.asarray(count)
+def _check(
+    offset: np.ndarray,
+    count: np.ndarray,
+    cohort_size: int,
+    epochs: int | None,
+    steps: int | None,
+    weight: str,
+) -> None:
     if offset.shape != count.shape or offset.ndim != 1:
         raise ValueError(
             f"expected one offset and one count per client, got {offset.shape} and {count.shape}"
@@ -295,3 +344,7 @@ def _check_population(offset: np.ndarray, count: np.ndarray, cohort_size: int) -
         raise ValueError(f"client {empty[0]} has no rows; every client needs at least one")
     if not 1 <= cohort_size <= len(count):
         raise ValueError(f"cohort_size is {cohort_size}: expected 1 to {len(count)}")
+    if (epochs is None) == (steps is None) or (epochs or steps or 0) < 1:
+        raise ValueError(f"expected epochs or steps, at least 1, got {epochs} and {steps}")
+    if weight not in ("examples", "uniform"):
+        raise ValueError(f"weight is {weight!r}: expected examples or uniform")
