@@ -45,6 +45,7 @@ with config.unlocked():
     config.data.dir = str(workdir.parent / "data")
     config.data.name = os.environ.get("QOEJAX_DATASET", config.data.name)
     config.fed.rounds = int(os.environ.get("QOEJAX_ROUNDS", config.fed.rounds))
+    config.clients.count = int(os.environ.get("QOEJAX_CLIENTS", config.clients.count))
     config.perf.client_axis = "turn"  # "shard" uses all devices, but must be set before JAX starts
 
 summary = train(config, workdir)
