@@ -153,8 +153,9 @@ def wire(rows: list[dict[str, Any]]) -> Figure:
     right.plot(
         rounds, [r["wire"]["bytes_down"] / 1e6 for r in wired], color=ORANGE, ls="--", label="down"
     )
-    right.set(xlabel="round", ylabel="megabytes, all clients", ylim=(0, None))
-    right.margins(y=0.15)
+    right.set(xlabel="round", ylabel="megabytes, all clients")
+    top = max(max(r["wire"]["bytes_up"], r["wire"]["bytes_down"]) for r in wired) / 1e6
+    right.set_ylim(0, 1.2 * top)
     right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
