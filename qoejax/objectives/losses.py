@@ -311,7 +311,4 @@ def make_loss(
         sums = {"loss_sum": loss_sum, "count": count, **_sums(batch, out, parts)}
         return loss_sum / jnp.where(count > 0, count, 1.0), sums
 
-    def predict(params: Params, x: Float[Array, "B T F"]) -> dict[str, Array]:
-        return net.apply(params["net"], x, key=None)
-
-    return Objective(init, loss_fn, predict)
+    return Objective(init, loss_fn, lambda params, x: net.apply(params["net"], x, key=None))
