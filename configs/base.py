@@ -54,6 +54,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "weighting": "fixed",
         }
     )
+    _federation(c)
+    c.perf = ml_collections.ConfigDict(
+        {"client_axis": "shard", "chunk": 4, "devices": 2, "rounds_per_dispatch": 10}
+    )
+    c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
+    c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
+    return c
+
+
+def _federation(c: ml_collections.ConfigDict) -> None:
     c.fed = ml_collections.ConfigDict(
         {"rounds": 100, "cohort": 0, "algorithm": "fedavg", "weight": "examples", "mu": 0.01}
     )
@@ -81,12 +91,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
         }
     )
-    c.perf = ml_collections.ConfigDict(
-        {"client_axis": "shard", "chunk": 4, "devices": 2, "rounds_per_dispatch": 10}
-    )
-    c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
-    c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
-    return c
 
 
 def train_as(c: ml_collections.ConfigDict, algorithm: str) -> ml_collections.ConfigDict:
