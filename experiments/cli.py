@@ -10,7 +10,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 
-
 def fail(message: str, code: int = 1) -> None:
     """Says one sentence on stderr and exits."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
