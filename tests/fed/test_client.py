@@ -18,9 +18,9 @@ NAMES = list(client.CLIENT_UPDATES)
 
 @functools.cache
 def jitted(name):
-    """Update, its compiled form, and its loss, shared by the contract's tests."""
+    """Update, its compiled form, and its loss; weight decay moves even without a gradient."""
     loss = tiny.Loss()
-    update = tiny.update(name, loss, "momentum")
+    update = tiny.update(name, loss, "adamw")
     return update, jax.jit(update.update), loss
 
 
@@ -134,7 +134,7 @@ def test_a_step_has_its_own_key():
 
 
 def test_persistent_keeps_what_fedavg_forgets():
-    """A client's momentum carries over the round border, as if there were none."""
+    """A client's optimizer carries over the round border, as if there were none."""
     data, who = tiny.examples(), tiny.one(0, 2)  # 5 rows: every batch is a full batch
     whole = run("persistent", tiny.one(0, 4))[0]["w"]
     for name, same in (("persistent", True), ("fedavg", False)):

@@ -122,6 +122,12 @@ def test_deal_balances_steps(devices):
     assert np.ptp(share.sum(1)) <= steps.max()
 
 
+def test_deal_goes_there_and_back():
+    ids = jnp.arange(8)
+    out = engine.deal(Cohort(ids, ids, ids, 8 - ids, jnp.ones(8)), 2)
+    np.testing.assert_array_equal(out.steps, [8, 5, 4, 1, 7, 6, 3, 2])
+
+
 def test_the_block_takes_over_its_state_but_not_the_callers_parameters():
     eng, _, data = shared("turn")
     params = tiny.params()
