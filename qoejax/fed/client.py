@@ -131,7 +131,7 @@ def warmup_cosine(rounds: int, warmup: int | None = None, floor: float = 0.0) ->
 
     Round 0 has the multiplier ``1 / (warmup + 1)``, since a round at rate 0 would be wasted.
     """
-    warmup = max(1, rounds // 10) if warmup is None else warmup
+    warmup = min(max(1, rounds // 10), rounds - 1) if warmup is None else warmup
     if not 0 <= warmup < rounds:
         raise ValueError(f"expected 0 <= warmup < rounds, got warmup {warmup}, rounds {rounds}")
     return lenient(

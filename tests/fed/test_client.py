@@ -192,6 +192,7 @@ def test_schedules():
     assert warm[0] == pytest.approx(0.5)
     assert warm[1] == pytest.approx(1.0)
     assert np.all(np.diff(warm[1:11]) < 0)
+    assert client.warmup_cosine(1)(jnp.int32(0)) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="warmup"):
         client.warmup_cosine(3, warmup=3)
 
