@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qoejax.nets.embed import EMBEDDINGS, Periodic, Piecewise
+from tests.nets.helpers import started
 from tests.reference import nets as reference
 
 F = 4
@@ -14,36 +15,32 @@ X = jnp.array([[-4.0, -0.3, 0.0, 5.0], [0.2, 1.1, -2.0, 0.7]])
 
 @pytest.mark.parametrize("kind", EMBEDDINGS)
 def test_each_feature_has_numbers_of_its_own(kind):
-    module = EMBEDDINGS[kind](size=3)
-    params = module.init(jax.random.key(0), X)
-    out = module.apply(params, X)
+    params, apply = started(EMBEDDINGS[kind](size=3), X)
+    out = np.asarray(apply(params, X))
     assert out.shape == (2, F, 1 if kind == "none" else 3)
-    moved = module.apply(params, X + jnp.array([[0.0, 1.0, 0.0, 0.0]]))
-    changed = np.asarray((out != moved).any((0, 2)))
+    moved = np.asarray(apply(params, X + jnp.array([[0.0, 1.0, 0.0, 0.0]])))
+    changed = (out != moved).any((0, 2))
     assert changed.tolist() == [False, True, False, False]
     # Equal values of two features become different vectors, except where nothing is learned.
-    equal = module.apply(params, jnp.ones((1, F)))[0]
+    equal = np.asarray(apply(params, jnp.ones((2, F))))[0]
     assert bool((equal[0] == equal[1]).all()) == (kind == "none")
 
 
 def test_piecewise_is_the_encoding_by_loops():
-    module = Piecewise(size=3, knots=5)
-    params = module.init(jax.random.key(0), X)["params"]
+    params, apply = started(Piecewise(size=3, knots=5), X)
     knots = [NormalDist().inv_cdf((i + 0.5) / 5) for i in range(5)]
-    for row, out in zip(np.asarray(X), module.apply({"params": params}, X), strict=True):
+    for row, out in zip(np.asarray(X), apply(params, X), strict=True):
         h = np.stack([reference.ramps(v, knots) for v in row])
-        np.testing.assert_allclose(out, reference.layer(h, **params), atol=1e-5)
+        np.testing.assert_allclose(out, reference.layer(h, **params["params"]), atol=1e-5)
 
 
 def test_periodic_is_the_encoding_by_loops():
-    module = Periodic(size=3, frequencies=2)
-    params = module.init(jax.random.key(0), X)["params"]
-    frequency = np.asarray(params.pop("frequency"))
-    for row, out in zip(
-        X, module.apply({"params": {**params, "frequency": frequency}}, X), strict=True
-    ):
+    params, apply = started(Periodic(size=3, frequencies=2), X)
+    layer = dict(params["params"])
+    frequency = np.asarray(layer.pop("frequency"))
+    for row, out in zip(np.asarray(X), apply(params, X), strict=True):
         h = np.stack([reference.waves(v, c) for v, c in zip(row, frequency, strict=True)])
-        np.testing.assert_allclose(out, reference.layer(h, **params), atol=1e-5)
+        np.testing.assert_allclose(out, reference.layer(h, **layer), atol=1e-5)
 
 
 def test_half_precision_keeps_the_angles():

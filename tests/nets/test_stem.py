@@ -10,31 +10,34 @@ from tests.reference import nets as reference
 
 CASES = [
     (kernel, stride, padding, length)
-    for kernel, stride in [(1, 1), (3, 1), (3, 2), (2, 3), (4, 4), (5, 3)]
+    for kernel, stride in [(3, 1), (3, 2), (2, 3), (4, 4), (5, 3)]
     for padding in ("SAME", "VALID")
-    for length in (5, 8, 13)
+    for length in (5, 13)
 ]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "length"), CASES)
 def test_patches_equal_the_convolution(kernel, stride, padding, length):
-    x = jax.random.normal(jax.random.key(1), (2, length, 3))
+    """The same parameters fit both, and nn.Conv starts from the same numbers."""
     ours = PatchConv(4, kernel, stride, padding)
     flax = nn.Conv(4, (kernel,), strides=(stride,), padding=padding)
-    params = ours.init(jax.random.key(0), x)
-    # The same parameters fit both, and nn.Conv starts from the same numbers.
-    same = flax.init(jax.random.key(0), x)
-    jax.tree.map(np.testing.assert_array_equal, params, same)
-    bias = jnp.arange(4.0)
-    params = {"params": {**params["params"], "bias": bias}}
-    out = ours.apply(params, x)
-    np.testing.assert_allclose(out, flax.apply(params, x), atol=1e-5)
-    weights = params["params"]["kernel"]
-    direct = jax.lax.conv_general_dilated(
-        x, weights, (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC")
-    )
-    np.testing.assert_allclose(out, direct + bias[None, None], atol=1e-5)
-    by_loops = [reference.conv1d(*map(np.asarray, (r, weights, bias)), stride, padding) for r in x]
+
+    @jit
+    def run(x, bias):
+        started = [m.init(jax.random.key(0), x)["params"]["kernel"] for m in (ours, flax)]
+        params = {"params": {"kernel": started[0], "bias": bias}}
+        direct = jax.lax.conv_general_dilated(
+            x, started[0], (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        return started, ours.apply(params, x), flax.apply(params, x), direct
+
+    x = np.random.default_rng(1).normal(size=(2, length, 3)).astype(np.float32)
+    bias = np.arange(4, dtype=np.float32)
+    started, out, by_flax, direct = jax.tree.map(np.asarray, run(jnp.asarray(x), jnp.asarray(bias)))
+    np.testing.assert_array_equal(*started)
+    np.testing.assert_allclose(out, by_flax, atol=1e-5)
+    np.testing.assert_allclose(out, direct + bias, atol=1e-5)
+    by_loops = [reference.conv1d(row, started[0], bias, stride, padding) for row in x]
     np.testing.assert_allclose(out, by_loops, atol=1e-5)
 
 
@@ -42,7 +45,7 @@ def test_patches_equal_the_convolution(kernel, stride, padding, length):
 def test_gradients_equal_those_of_the_convolution(kernel, stride):
     x = jax.random.normal(jax.random.key(1), (2, 9, 3))
     ours, flax = PatchConv(4, kernel, stride), nn.Conv(4, (kernel,), strides=(stride,))
-    params = ours.init(jax.random.key(0), x)
+    params = jit(ours.init)(jax.random.key(0), x)
 
     def grads(module):
         return jit(jax.grad(lambda p, x: jnp.sum(jnp.sin(module.apply(p, x))), (0, 1)))(params, x)
