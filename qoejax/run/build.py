@@ -164,6 +164,12 @@ def examples(stats: preprocess.Stats, rows: table.Table) -> Examples:
     )
 
 
+def mos_mean(rows: Examples) -> np.ndarray:
+    """Mean MOS [Q] of the rated rows; 0 for a service that nobody rated."""
+    rated = np.maximum(rows.mos_mask.sum(0), 1)
+    return np.where(rows.mos_mask, rows.mos, 0.0).sum(0, dtype=np.float64) / rated
+
+
 def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
     """Shares the training rows among clients and orders them by client."""
     c = config.clients
@@ -216,12 +222,13 @@ def make_engine(
     """The compiled rounds."""
     c = config
     make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
+    make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
     return call(
         engine.make_engine, "perf",
         client_update=client_update(c, loss_fn),
         aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
         server_opt=make_server(c.server.lr),
-        schedule=choose(client.SCHEDULES, c.client.schedule, "client.schedule")(c.fed.rounds),
+        schedule=call(make_schedule, "client.schedule", rounds=c.fed.rounds),
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
         batch_size=c.client.batch, weight=c.fed.weight,

@@ -97,14 +97,25 @@ def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result
     summary["mos"] = None
     if mask.any():
         summary["mos"] = {
-            name: metrics.mos(mos[mask[:, q], q], np.asarray(rows.mos)[mask[:, q], q])
+            name: _mos(mos[mask[:, q], q], np.asarray(rows.mos)[mask[:, q], q], trained.mos_mean[q])
             for q, name in enumerate(spec.services)
             if mask[:, q].any()
         }
     return Result(summary, label, probability, np.asarray(rows.mos), mask, mos)
 
 
-def test_rows(trained: model.Model) -> Examples:
+def _mos(predicted: np.ndarray, target: np.ndarray, constant: float) -> dict[str, Any]:
+    """P.1401 figures of one service; ``skill_over_mean`` is 0 for the training rows' mean MOS.
+
+    ``skill`` proper is over the last known score, which a file of records does not have.
+    """
+    reference = np.full(len(target), constant)
+    return metrics.mos(predicted, target) | {
+        "skill_over_mean": scales.skill(target, predicted, reference)
+    }
+
+
+def split_rows(trained: model.Model) -> Examples:
     """The test split of the model's own dataset, cleaned and scaled."""
     d = build.from_plain(trained.config).data
     builder = load.builder(d.name, d.dir or None, d.manual_dir or None)

@@ -31,6 +31,7 @@ class Model(NamedTuple):
     stats: preprocess.Stats
     config: dict[str, Any]
     label_counts: np.ndarray
+    mos_mean: np.ndarray  # [Q], of the training rows: the constant to beat
     params: Any
     stacked: bool
 
@@ -57,6 +58,7 @@ def save(folder: pathlib.Path, model: Model) -> None:
             "stacked": model.stacked,
             "spec": table.spec_to_json(model.spec),
             "label_counts": model.label_counts,
+            "mos_mean": model.mos_mean,
             "config": model.config,
             "params_sha256": trees.sha256(model.params),
         },
@@ -83,7 +85,13 @@ def load(workdir: pathlib.Path) -> Model:
         spec = table.spec_from_json(meta["spec"])
         stats = preprocess.load(folder / "preprocess.npz")
         model = Model(
-            spec, stats, meta["config"], np.asarray(meta["label_counts"]), None, meta["stacked"]
+            spec,
+            stats,
+            meta["config"],
+            np.asarray(meta["label_counts"]),
+            np.asarray(meta["mos_mean"], float),
+            None,
+            meta["stacked"],
         )
         params = _load_params(folder / "params.npz", model)
     except RunError:

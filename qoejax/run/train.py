@@ -221,7 +221,7 @@ def _finish(run: Run, record: dict[str, Any], state: Any, seconds: float) -> dic
     params = jax.device_get(state.client_state.params if local else state.params)
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
-        params, local,
+        build.mos_mean(run.data.train), params, local,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
     result = evaluate.evaluate_model(model, run.data.test)

@@ -37,7 +37,7 @@ def ton(tmp_path_factory, data_dir):
 def test_saved_model_gives_the_run_s_own_numbers(wired_run):
     workdir, summary = wired_run
     trained = model.load(workdir)
-    result = evaluate.evaluate_model(trained, evaluate.test_rows(trained))
+    result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
     stored = json.loads((workdir / "evaluation.json").read_text())
     assert result.summary["macro_f1"] == summary["macro_f1"] == stored["macro_f1"]
     assert set(stored) >= {
@@ -47,6 +47,15 @@ def test_saved_model_gives_the_run_s_own_numbers(wired_run):
     assert set(stored["mos"]["voice"]) >= {
         "plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill",
     }  # fmt: skip
+
+
+def test_skill_is_over_the_training_rows_mean(wired_run):
+    trained = model.load(wired_run[0])
+    rows = evaluate.split_rows(trained)
+    result = evaluate.evaluate_model(trained, rows)
+    target, constant = np.asarray(rows.mos, np.float64), trained.mos_mean
+    want = 1 - np.mean((target - result.mos_predicted) ** 2) / np.mean((target - constant) ** 2)
+    assert result.summary["mos"]["voice"]["skill_over_mean"] == pytest.approx(want, rel=1e-4)
 
 
 def test_raw_file_is_read_as_it_was_prepared(ton):
@@ -126,7 +135,7 @@ def test_missing_column_is_named(ton, tmp_path):
 
 def test_mos_comes_with_an_interval(wired_run):
     trained = model.load(wired_run[0])
-    rows = evaluate.test_rows(trained)
+    rows = evaluate.split_rows(trained)
     table = predict.columns(trained, rows.x[:50], Costs())
     low, mid, high = (table[f"mos_voice{s}"] for s in ("_low", "", "_high"))
     assert ((low >= 1) & (low <= high) & (high <= 5)).all()
