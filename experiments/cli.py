@@ -32,6 +32,8 @@ def run(command: Callable[[], dict[str, Any]]) -> None:
             result = command()
         except (RunError, DataError) as e:
             fail(str(e))
+        except OSError as e:
+            fail(f"{e.filename or 'system'}: {e.strerror or e}")
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on", 130)
         else:

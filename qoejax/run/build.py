@@ -237,6 +237,20 @@ def make_engine(
 
 
 def set_devices(config: ml_collections.ConfigDict) -> None:
-    """Simulated CPU devices, one per core, when clients are sharded; before JAX starts."""
-    if config.perf.client_axis == "shard" and config.perf.devices:
-        jax.config.update("jax_num_cpu_devices", config.perf.devices)
+    """Simulated CPU devices, one per core, when clients are sharded; before JAX starts.
+
+    Raises:
+      RunError: JAX runs already, with another number of CPU devices.
+    """
+    wanted = config.perf.devices
+    if config.perf.client_axis != "shard" or not wanted:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:
+        there = jax.local_device_count("cpu")
+        if there != wanted:
+            raise RunError(
+                f"config.perf.devices is {wanted}, but JAX has started with {there} CPU device(s): "
+                "set it before JAX starts, or choose config.perf.client_axis='turn'"
+            ) from None

@@ -24,6 +24,9 @@ from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
 from qoejax.wire.exchange import Exchange
+from qoejax.wire.kem import SelfTestError
+from qoejax.wire.keyfile import KeyFileError
+from qoejax.wire.pool import WorkerError
 
 PASSPHRASE = "QOEJAX_PASSPHRASE"
 """Environment variable that encrypts key files; never a flag, which other users could list."""
@@ -134,16 +137,23 @@ def _blocks(config: ml_collections.ConfigDict, first: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
-    c = run.config.exchange
-    if c.mode == "none":
+    if run.config.exchange.mode == "none":
         yield None
         return
-    exchange = Exchange(
+    try:
+        exchange = _open_exchange(run, params)
+        with contextlib.closing(exchange):
+            yield exchange
+    except (KeyFileError, SelfTestError, WorkerError) as e:
+        raise RunError(f"the wire: {e}") from e
+
+
+def _open_exchange(run: Run, params: Any) -> Exchange:
+    c = run.config.exchange
+    return Exchange(
         clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
         workers=c.workers, max_norm=c.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
-    with contextlib.closing(exchange):
-        yield exchange
 
 
 def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:

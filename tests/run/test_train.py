@@ -171,6 +171,28 @@ def test_an_unwritable_workdir_is_named(data_dir, tmp_path):
         train(tiny_config(data_dir), tmp_path / "file" / "w")
 
 
+def test_a_damaged_key_file_is_named(wired_run, data_dir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(wired_run[0], copy)
+    key = copy / "keys" / "clients.key"
+    key.write_bytes(key.read_bytes()[:-7])
+    with pytest.raises(RunError, match=r"the wire: .*clients\.key"):
+        train(tiny_config(data_dir, exchange={"mode": "pqc", "signer": "openssl"}), copy)
+
+
+def test_devices_after_jax_has_started(data_dir, tmp_path):
+    config = tiny_config(data_dir, perf={"client_axis": "shard", "devices": 3})
+    with pytest.raises(RunError, match=r"config\.perf\.devices is 3, but JAX has started with 4"):
+        train(config, tmp_path / "w")
+
+
+def test_encrypted_keys_need_a_passphrase(data_dir, tmp_path, monkeypatch):
+    monkeypatch.delenv("QOEJAX_PASSPHRASE", raising=False)
+    options = {"mode": "pqc", "signer": "openssl", "key_files": "encrypted"}
+    with pytest.raises(RunError, match="QOEJAX_PASSPHRASE is not set"):
+        train(tiny_config(data_dir, exchange=options), tmp_path / "w")
+
+
 @pytest.mark.parametrize("algorithm", ["centralised", "local_only", "fedprox"])
 def test_other_ways_of_training(data_dir, tmp_path, algorithm):
     config = tiny_config(data_dir, fed={"algorithm": algorithm, "rounds": 2})
