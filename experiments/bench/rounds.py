@@ -4,8 +4,9 @@
 
 Every client holds the same number of rows, so that a round's work is clients x steps. ``seconds``
 is the median of the timed rounds after a warm-up, ``minimum`` the fastest, ``compile_s`` what the
-first round took beyond the median. ``ratio`` is against the same rounds with the wire off;
-``wire_share`` is the part of a round spent waiting for envelopes after the device was done.
+first round took beyond the median. ``ratio`` is against the same rounds with the wire off, and
+``wire_share`` the part of a round that the wire added; ``wait_share`` is the part spent waiting for
+envelopes after the device was done (the rest shares the cores with it).
 """
 
 import contextlib
@@ -116,7 +117,7 @@ def measure(clients: int, axis: str, signer: str | None) -> dict[str, Any]:
         row |= {
             "bytes_up": last[-1]["bytes_up"],
             "bytes_down": last[-1]["bytes_down"],
-            "wire_share": statistics.median(w["share"] for w in last),
+            "wait_share": statistics.median(w["share"] for w in last),
             "wire_seconds": {k: round(v, 6) for k, v in last[-1]["seconds"].items()},
         }
     return row
@@ -135,6 +136,7 @@ def main() -> dict[str, Any]:
                 row = measure(clients, axis, signer)
                 plain = plain or row["seconds"]
                 row["ratio"] = row["seconds"] / plain
+                row["wire_share"] = 1 - plain / row["seconds"]
                 ratios[f"{clients}/{axis}/{row['wire']}"] = row["ratio"]
                 common.emit(row)
     return {"bench": "rounds", "ratios": ratios}

@@ -27,7 +27,8 @@ def test_rounds():
         assert row["seconds"] >= row["minimum"] > 0
         assert row["versions"]["jax"]
     assert on["bytes_up"] == 2 * (4663 + 4 * on["params"])
-    assert 0 <= on["wire_share"] <= 1
+    assert on["wire_share"] == pytest.approx(1 - 1 / on["ratio"])
+    assert 0 <= on["wait_share"] <= 1
     assert set(total["ratios"]) == {"2/turn/off", "2/turn/openssl"}
 
 
