@@ -5,7 +5,6 @@ that is in no table, stops a run before anything compiles.
 """
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -120,21 +119,21 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def data_dir(folder: str) -> str:
-    """``folder``, or where TFDS keeps prepared datasets by default."""
-    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return os.path.expanduser(folder or default)
+def dataset(config: ml_collections.ConfigDict) -> Any:
+    """The prepared TFDS builder that ``config.data`` names."""
+    return load.builder(config.data.name, config.data.dir or None, config.data.manual_dir or None)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:
     """Reads, cleans and scales both splits; statistics come from training rows only."""
     d = config.data
-    builder = load.builder(d.name, data_dir(d.dir), d.manual_dir or None)
+    builder = dataset(config)
     spec, train = load.table(builder, "train")
     _, test = load.table(builder, "test")
-    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
-    train, train_report = _clean(train, retained)
-    test, test_report = _clean(test, retained)
+    keep, train_report = clean(config, spec, train)
+    train = table.take(train, keep)
+    keep, test_report = clean(config, spec, test)
+    test = table.take(test, keep)
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
@@ -146,10 +145,17 @@ def data(config: ml_collections.ConfigDict) -> Data:
     return Data(spec, stats, examples(stats, train), examples(stats, test), train.group, report)
 
 
-def _clean(rows: table.Table, retained: list[int]) -> tuple[table.Table, split.CleanReport]:
+def clean(
+    config: ml_collections.ConfigDict, spec: table.Spec, rows: table.Table
+) -> tuple[np.ndarray, split.CleanReport]:
+    """Indices of the rows that stay when duplicates and label conflicts go, and the report.
+
+    Both are judged on the columns that the model sees.
+    """
+    d = config.data
+    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
     flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
-    keep, report = split.clean(flat, rows.label)
-    return table.take(rows, keep), report
+    return split.clean(flat, rows.label)
 
 
 def examples(stats: preprocess.Stats, rows: table.Table) -> Examples:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from qoejax.data import load, preprocess, split, table
+from qoejax.data import load, table
 from qoejax.data.errors import DataError
 from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
@@ -67,10 +67,20 @@ def evaluate_model(trained: model.Model, rows: Examples) -> Result:
     A stacked (local-only) model is scored client by client: the summary holds the mean over
     clients, and the spread under ``clients``; arrays are those of the median client.
     """
+    return _judge(trained, _outputs(trained, rows), rows)
+
+
+def _outputs(trained: model.Model, rows: Examples) -> list[dict[str, Any]]:
+    """What the network says of the rows; one entry per client where each has its own model."""
     predict = trained.predictor()
+    models = unstack(trained.params) if trained.stacked else [trained.params]
+    return [jax.device_get(predict(params, rows.x)) for params in models]
+
+
+def _judge(trained: model.Model, outputs: list[dict[str, Any]], rows: Examples) -> Result:
+    results = [_result(trained, out, rows) for out in outputs]
     if not trained.stacked:
-        return _result(trained, predict(trained.params, rows.x), rows)
-    results = [_result(trained, predict(p, rows.x), rows) for p in unstack(trained.params)]
+        return results[0]
     f1 = np.array([r.summary["macro_f1"] for r in results])
     median = results[int(np.argsort(f1)[len(f1) // 2])]
     means = {
@@ -117,18 +127,10 @@ def _mos(predicted: np.ndarray, target: np.ndarray, constant: float) -> dict[str
 
 def split_rows(trained: model.Model) -> Examples:
     """The test split of the model's own dataset, cleaned and scaled."""
-    d = build.from_plain(trained.config).data
-    builder = load.builder(d.name, d.dir or None, d.manual_dir or None)
-    _, rows = load.table(builder, "test")
-    return build.examples(trained.stats, clean(trained, rows))
-
-
-def clean(trained: model.Model, rows: table.Table) -> table.Table:
-    """Rows without duplicates and label conflicts, judged on the features the model sees."""
-    d = build.from_plain(trained.config).data
-    retained = preprocess.retained(trained.spec, keep=tuple(d.keep), drop=tuple(d.drop))
-    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
-    return table.take(rows, split.clean(flat, rows.label)[0])
+    config = build.from_plain(trained.config)
+    _, rows = load.table(build.dataset(config), "test")
+    keep, _ = build.clean(config, trained.spec, rows)
+    return build.examples(trained.stats, table.take(rows, keep))
 
 
 def raw_rows(
@@ -172,8 +174,12 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
     if not labelled.any():
         raise RunError(f"input {path} has no label column or no known label; predict needs none")
     rows = table.take(rows, np.flatnonzero(labelled))
-    result = evaluate_model(trained, build.examples(trained.stats, rows))
-    unique = evaluate_model(trained, build.examples(trained.stats, clean(trained, rows)))
+    keep, _ = build.clean(build.from_plain(trained.config), trained.spec, rows)
+    examples = build.examples(trained.stats, rows)
+    outputs = _outputs(trained, examples)
+    result = _judge(trained, outputs, examples)
+    kept_outputs, kept = jax.tree.map(lambda a: a[keep], (outputs, examples))
+    unique = _judge(trained, kept_outputs, kept)
     keys = ("rows", "accuracy", "macro_f1", "weighted_f1", "mcc", "balanced_accuracy")
     return {
         "input": str(path),

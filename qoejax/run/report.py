@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+from collections import Counter
 from typing import Any
 
 import jinja2
@@ -67,21 +68,17 @@ def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     wired = [r["wire"] for r in rows if "wire" in r]
     if not wired:
         return None
-    seconds: dict[str, float] = {}
+    seconds, rejected = Counter(), Counter()
     for w in wired:
-        for key, value in w["seconds"].items():
-            seconds[key] = seconds.get(key, 0.0) + value
-    rejected: dict[str, int] = {}
-    for w in wired:
-        for key, value in w["rejected"].items():
-            rejected[key] = rejected.get(key, 0) + value
+        seconds.update(w["seconds"])
+        rejected.update(w["rejected"])
     total = sum(r["seconds"] for r in rows if "wire" in r)
     return {
         "updates": sum(w["accepted"] for w in wired),
-        "rejected": rejected,
+        "rejected": dict(rejected),
         "bytes_up": sum(w["bytes_up"] for w in wired),
         "bytes_down": sum(w["bytes_down"] for w in wired),
-        "seconds": seconds,
+        "seconds": dict(seconds),
         "share": sum(w["wait_s"] for w in wired) / total if total else None,
     }
 

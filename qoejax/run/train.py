@@ -84,10 +84,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
         record = manifest.open_run(workdir, build.plain_config(config))
         rows = run.population.examples
         manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
-        files.write_json(workdir / "data.json", data_report(run))
+        facts = data_report(run)
+        files.write_json(workdir / "data.json", facts)
         with contextlib.closing(Checkpoints(workdir / "checkpoints", config.checkpoint.keep)) as c:
             state, seconds = _rounds(run, c)
-        return _finish(run, record, state, seconds)
+        return _finish(run, record, facts, state, seconds)
 
 
 def _initial(run: Run) -> Any:
@@ -172,8 +173,8 @@ def _block(
     run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
     """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
-    start = time.perf_counter()
     if exchange is None:
+        start = time.perf_counter()
         before = int(state.round)
         state, stacked = run.engine.block(state, run.examples, key, n)
         stacked = jax.device_get(stacked)
@@ -226,7 +227,9 @@ def data_report(run: Run) -> dict[str, Any]:
     }
 
 
-def _finish(run: Run, record: dict[str, Any], state: Any, seconds: float) -> dict[str, Any]:
+def _finish(
+    run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
+) -> dict[str, Any]:
     local = run.config.fed.algorithm == "local_only"
     params = jax.device_get(state.client_state.params if local else state.params)
     model = Model(
@@ -239,7 +242,7 @@ def _finish(run: Run, record: dict[str, Any], state: Any, seconds: float) -> dic
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = int(state.round)
     files.write_json(run.workdir / "manifest.json", record)
-    page = report.write(run.workdir, result, data_report(run), run.data.spec.services)
+    page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {
         "workdir": str(run.workdir),
         "rounds": int(state.round),

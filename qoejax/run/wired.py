@@ -5,7 +5,7 @@ updates enter the same ``server_step`` as the fused round, so the parameters agr
 """
 
 import time
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
 import jax
@@ -89,7 +89,7 @@ def run_round(
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
         "accepted": int(arrived.sum()),
-        "rejected": dict(sorted(_codes(result.rejected).items())),
+        "rejected": dict(sorted(Counter(map(str, result.rejected.values())).items())),
         "seconds": {k: result.seconds.get(k, 0.0) for k in PRIMITIVES},
         "seal_s": result.seconds.get("seal", 0.0),
         "open_s": result.seconds.get("open", 0.0),
@@ -97,10 +97,3 @@ def run_round(
         "share": waited / total,
     }
     return state, metrics, wire
-
-
-def _codes(rejected: Mapping[int, Any]) -> dict[str, int]:
-    out: dict[str, int] = {}
-    for code in rejected.values():
-        out[str(code)] = out.get(str(code), 0) + 1
-    return out
