@@ -38,8 +38,8 @@ def fit_iqx(qos: Float[np.ndarray, " N"], score: Float[np.ndarray, " M"]) -> Iqx
     """Least-squares fit of score = alpha exp(-beta qos) + gamma (Fiedler et al. 2010).
 
     For a given beta the rest is linear, so only beta is searched: on a logarithmic grid that spans
-    every rate the data can tell apart, then by Brent's method around the best of it. No start is
-    needed, and no local minimum is missed.
+    every rate the data can tell apart, then by Brent's method around the best of it. No start has
+    to be guessed.
 
     Args:
         qos: a disturbance, 0 for none: loss ratio, delay, waiting time.

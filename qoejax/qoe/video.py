@@ -211,11 +211,24 @@ def stalling(stalls: Stalls, duration_s: Scalar) -> Scalar:
     )
 
 
-def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -> Scalar:
-    """O46, MOS of a streaming session, without the random forest. ITU-T P.1203.3 (10/2017).
+def final(quality: Scalar, stalls: Stalls, duration_s: Scalar) -> Scalar:
+    """O46 of an integrated quality O35 and the stalls. ITU-T P.1203.3 (10/2017), clause 8.1.
 
-    Clause 8.1, equations 28 and 30: mos = 1 + (O35 - 1) S, O46 = 0.028 + 0.981 mos. The standard
-    blends a quarter of a random forest into mos; here mos stands for it.
+    Equations 28 and 30: mos = 1 + (O35 - 1) S, O46 = 0.028 + 0.981 mos. The standard blends a
+    quarter of a random forest into mos; here mos stands for it.
+
+    Returns:
+        MOS in [1.01, 4.94].
+    """
+    score = jnp.clip(1.0 + (quality - 1.0) * stalling(stalls, duration_s), 1.0, 5.0)
+    return 0.02833052 + 0.98117059 * score
+
+
+def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -> Scalar:
+    """MOS of a streaming session: ``integrated`` quality and stalls. ITU-T P.1203.3 (10/2017).
+
+    Neither random forest (see ``final``) nor corrections for changes of quality: for those see
+    ``adaptation.session``.
 
     Args:
         quality: O34 of each second of media, see ``audiovisual``.
@@ -225,8 +238,7 @@ def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -
     Returns:
         MOS in [1.01, 4.94].
     """
-    kept = (integrated(quality, duration_s) - 1.0) * stalling(stalls, duration_s)
-    return 0.02833052 + 0.98117059 * jnp.clip(1.0 + kept, 1.0, 5.0)
+    return final(integrated(quality, duration_s), stalls, duration_s)
 
 
 def call(
