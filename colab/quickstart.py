@@ -59,7 +59,7 @@ print(json.dumps({k: summary[k] for k in ("rounds", "params", "accuracy", "macro
 # %%
 from IPython.display import Image, display
 
-for name in ("convergence", "confusion", "mos_voice", "partition", "wire"):
+for name in ("convergence", "confusion", "mos_voice_1s", "partition", "wire"):
     display(Image(str(workdir / "plots" / f"{name}.png")))
 
 # %% [markdown]

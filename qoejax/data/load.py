@@ -3,19 +3,24 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from qoejax.data import raw
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
-from qoejax.data.raw import Report, read_raw, read_raw_rows
 from qoejax.data.table import Spec, Table, spec_from_json, take
 
-__all__ = ["Report", "batches", "builder", "read_raw", "read_raw_rows", "table"]
+Raw = tuple[Table, Any, dict[str, np.ndarray]]
+Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
+
+READERS: dict[str, Reader] = {}
+"""How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
+"NAME/CONFIG"."""
 
 READ_BLOCKS = 64  # Blocks fetched per call: large enough to stream, small beside the result.
 
@@ -151,6 +156,27 @@ def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
             yield from source.__getitems__(list(range(start, stop)))
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as e:
         raise DataError(f"{prepared.data_path}: cannot read split {split!r} ({e}).") from e
+
+
+def read_file(path: str | os.PathLike[str], spec: Spec, needed: Collection[str]) -> Raw:
+    """Rows of a file in the dataset's raw form, coded as the prepared dataset is.
+
+    Args:
+      path: the file.
+      spec: of the prepared dataset, or of a saved model.
+      needed: the columns that must be there (the model's).
+
+    Returns:
+      The rows, a report (a NamedTuple of plain values), and columns [N] that say which record of
+      the file each row is.
+
+    Raises:
+      DataError: the file is missing, not in that form, lacks needed columns, or has no usable row.
+    """
+    path = pathlib.Path(path)
+    name = spec.dataset.partition("/")[0]
+    reader = READERS.get(spec.dataset, READERS.get(name, raw.read_records))
+    return reader(path, spec, needed)
 
 
 def batches(rows: Table, batch_size: int, seed: int, epoch: int = 0) -> Iterator[Table]:

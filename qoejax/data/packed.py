@@ -23,6 +23,8 @@ from qoejax.data.errors import DataError
 from qoejax.data.table import NUMERIC, Spec, Table, concatenate, spec_to_json, take
 
 BLOCK_ROWS = 8192
+CLASSES = 256
+"""Labels are stored in one byte."""
 
 Shard = Callable[[], Iterator[Table]]
 Progress = Callable[[int, float], None]
@@ -94,7 +96,7 @@ class PackedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         scratch = pathlib.Path(self.data_dir) / "scratch"
         scratch.mkdir()
         plan = self._plan(manual, scratch)
-        self._tallies = {split: _Tally(self._spec()) for split in plan.shards}
+        self._tallies = {split: _Tally() for split in plan.shards}
         self._finish = plan.finish
         return {
             split: [functools.partial(_examples, shard, self._tallies[split]) for shard in shards]
@@ -117,7 +119,7 @@ class PackedBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             spec=spec_to_json(spec),
             rows={split: tally.rows for split, tally in self._tallies.items()},
             class_counts={
-                split: dict(zip(spec.label_names, tally.classes.tolist(), strict=True))
+                split: dict(zip(spec.label_names, tally.class_counts(spec), strict=True))
                 for split, tally in self._tallies.items()
             },
             train_statistics=train.statistics(spec),
@@ -154,9 +156,9 @@ def _bytes_tensor(shape: tuple[int | None, ...], dtype: Any) -> tfds.features.Te
 class _Tally:
     """Rows, classes and per-column moments of one split, as its blocks pass by."""
 
-    def __init__(self, spec: Spec):
+    def __init__(self) -> None:
         self.rows = 0
-        self.classes = np.zeros(len(spec.label_names), np.int64)
+        self._classes = np.zeros(CLASSES, np.int64)
         self._records = 0
         self._mean: Any = 0.0
         self._squares: Any = 0.0
@@ -166,7 +168,7 @@ class _Tally:
     def add(self, table: Table) -> None:
         """Counts a block (Chan, Golub, LeVeque 1979: merging keeps float64 accuracy)."""
         self.rows += len(table.label)
-        self.classes += np.bincount(table.label, minlength=len(self.classes))
+        self._classes += np.bincount(table.label, minlength=CLASSES)
         x = table.x.reshape(-1, table.x.shape[-1]).astype(np.float64)
         mean = x.mean(0)
         total = self._records + len(x)
@@ -177,6 +179,10 @@ class _Tally:
         self._low = np.minimum(self._low, x.min(0))
         self._high = np.maximum(self._high, x.max(0))
         self._records = total
+
+    def class_counts(self, spec: Spec) -> list[int]:
+        """Rows of each of the spec's labels, in their order."""
+        return self._classes[: len(spec.label_names)].tolist()
 
     def statistics(self, spec: Spec) -> dict[str, dict[str, float]]:
         """Mean, standard deviation, minimum and maximum of each numeric column, raw units."""

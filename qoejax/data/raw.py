@@ -100,6 +100,14 @@ def read_raw_rows(
     return _table(rows, plan, spec, level.schema.group), report, rows.row
 
 
+def read_records(
+    path: pathlib.Path, spec: Spec, needed: Collection[str]
+) -> tuple[Table, Report, dict[str, np.ndarray]]:
+    """As ``read_raw_rows``, with the numbers as the column "row"."""
+    table, report, row = read_raw_rows(path, spec, needed)
+    return table, report, {"row": row}
+
+
 def _layout(
     file: rawfile.RawFile, level: schema.Level, spec: Spec, needed: Collection[str] | None
 ) -> tuple[records.Layout, tuple[str, ...]]:

@@ -15,6 +15,9 @@ from qoejax.data.errors import DataError
 NUMERIC = "numeric"
 CATEGORICAL = "categorical"
 
+MOS = "mos"
+QOME = "qome"
+
 
 class Column(NamedTuple):
     """One feature column.
@@ -30,21 +33,48 @@ class Column(NamedTuple):
     why: str
 
 
+class Service(NamedTuple):
+    """One experience score of an example.
+
+    ``horizon_s`` is the time from the last record to the score: 0 is now, None where a score
+    belongs to the example as a whole. ``scale`` is ``MOS``, a mean opinion score in [1, 5], or
+    ``QOME``, the quality of a machine's experience in [0, 1], which is never called MOS.
+    """
+
+    name: str
+    horizon_s: int | None = None
+    scale: str = MOS
+
+    @property
+    def key(self) -> str:
+        """Unique among a dataset's services of one scale, such as "voice_3s"."""
+        return self.name if self.horizon_s is None else f"{self.name}_{self.horizon_s}s"
+
+    @property
+    def label(self) -> str:
+        """Unique among a dataset's services, such as "mos_voice_3s" or "qome_telemetry"."""
+        return f"{self.scale}_{self.key}"
+
+
 class Spec(NamedTuple):
     """What the arrays of a ``Table`` mean.
 
     ``vocab`` maps each categorical column to its values; the value at index 0 is always "" and
     stands for absent, for "-" and for every value outside the vocabulary. ``window`` is T.
-    ``benign`` is the label name of harmless rows.
+    ``benign`` is the label name of harmless rows. ``human`` says that scores are people's own
+    ratings: equal rows are then different opinions, not duplicates. ``interval`` names the (leaky)
+    column with the half width of a score's 95 % confidence interval, "" where there is none.
     """
 
     dataset: str
     columns: tuple[Column, ...]
     label_names: tuple[str, ...]
-    services: tuple[str, ...]
+    services: tuple[Service, ...]
     vocab: dict[str, tuple[str, ...]]
     benign: str
     window: int
+    human: bool = False
+    interval: str = ""
 
 
 class Table(NamedTuple):
@@ -52,6 +82,7 @@ class Table(NamedTuple):
 
     ``x`` is always finite; a categorical cell is an index into the column's vocabulary. ``label``
     is -1 where unknown, ``group`` (the natural client, such as a source host) is -1 where none.
+    ``mos`` holds the scores of the services, each on its own scale.
     """
 
     x: Float[np.ndarray, "N T F"]
@@ -118,13 +149,19 @@ def narrow(spec: Spec, names: Collection[str]) -> Spec:
     return spec._replace(columns=columns, vocab=vocab)
 
 
+def persistence(spec: Spec) -> tuple[int | None, ...]:
+    """For each service, the index of the same service's score now, None where there is none."""
+    now = {s.name: q for q, s in enumerate(spec.services) if s.horizon_s == 0}
+    return tuple(now.get(s.name) if s.horizon_s else None for s in spec.services)
+
+
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     """Plain dicts, lists and scalars that ``spec_from_json`` turns back into the same spec."""
     return {
         **spec._asdict(),
         "columns": [c._asdict() for c in spec.columns],
         "label_names": list(spec.label_names),
-        "services": list(spec.services),
+        "services": [s._asdict() for s in spec.services],
         "vocab": {name: list(values) for name, values in spec.vocab.items()},
     }
 
@@ -140,10 +177,12 @@ def spec_from_json(data: Any) -> Spec:
             dataset=data["dataset"],
             columns=tuple(Column(**column) for column in data["columns"]),
             label_names=tuple(data["label_names"]),
-            services=tuple(data["services"]),
+            services=tuple(Service(**service) for service in data["services"]),
             vocab={name: tuple(values) for name, values in data["vocab"].items()},
             benign=data["benign"],
             window=int(data["window"]),
+            human=bool(data["human"]),
+            interval=data["interval"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise DataError(f"This is not a saved dataset description ({e!r}).") from e

@@ -17,6 +17,7 @@ from qoejax.data.cohort import stage
 from qoejax.fed import aggregate, client, engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
+from qoejax.qoe import scales
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -142,7 +143,9 @@ def data(config: ml_collections.ConfigDict) -> Data:
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
     report = {"train": train_report._asdict(), "test": test_report._asdict()}
-    return Data(spec, stats, examples(stats, train), examples(stats, test), train.group, report)
+    return Data(
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report
+    )
 
 
 def clean(
@@ -150,28 +153,48 @@ def clean(
 ) -> tuple[np.ndarray, split.CleanReport]:
     """Indices of the rows that stay when duplicates and label conflicts go, and the report.
 
-    Both are judged on the columns that the model sees.
+    Both are judged on the columns that the model sees. Where people rated, equal rows are different
+    opinions: all stay.
     """
     d = config.data
     retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
     flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
-    return split.clean(flat, rows.label)
+    keep, report = split.clean(flat, rows.label)
+    return (np.arange(len(rows.label)) if spec.human else keep), report
 
 
-def examples(stats: preprocess.Stats, rows: table.Table) -> Examples:
-    """Raw rows to model inputs (NumPy leaves); at least one service, masked where none is rated."""
+def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:
+    """Raw rows to model inputs (NumPy leaves); at least one service, masked where none is rated.
+
+    Scores of machines (QoME) are stretched to the range of the head's ordinal bins.
+    """
     none = ((0, 0), (0, 0 if rows.mos.shape[1] else 1))
     return Examples(
         x=preprocess.apply(stats, rows.x),
         label=rows.label.astype(np.int32),
-        mos=np.pad(rows.mos.astype(np.float32), none),
+        mos=np.pad(to_head(spec, rows.mos).astype(np.float32), none),
         mos_mask=np.pad(rows.mos_mask, none),
         weight=np.ones(len(rows.label), np.float32),
     )
 
 
+def to_head(spec: table.Spec, scores: np.ndarray) -> np.ndarray:
+    """Scores [N,Q] of each service's own scale, in the range of the head's bins."""
+    stretched = scales.LOW + (scales.HIGH - scales.LOW) * scores
+    return np.where(_machine(spec), stretched, scores)
+
+
+def from_head(spec: table.Spec, scores: np.ndarray) -> np.ndarray:
+    """Inverse of ``to_head``."""
+    return np.where(_machine(spec), (scores - scales.LOW) / (scales.HIGH - scales.LOW), scores)
+
+
+def _machine(spec: table.Spec) -> np.ndarray:
+    return np.array([s.scale == table.QOME for s in spec.services], bool)
+
+
 def mos_mean(rows: Examples) -> np.ndarray:
-    """Mean MOS [Q] of the rated rows; 0 for a service that nobody rated."""
+    """Mean score [Q] of the rated rows, in the head's range; 0 where nobody rated a service."""
     rated = np.maximum(rows.mos_mask.sum(0), 1)
     return np.where(rows.mos_mask, rows.mos, 0.0).sum(0, dtype=np.float64) / rated
 

@@ -24,7 +24,7 @@ class Result(NamedTuple):
     summary: dict[str, Any]
     label: np.ndarray  # [N]
     probability: np.ndarray  # [N, C]
-    mos_true: np.ndarray  # [N, Q]
+    mos_true: np.ndarray  # [N, Q], each service on its own scale
     mos_mask: np.ndarray  # [N, Q]
     mos_predicted: np.ndarray  # [N, Q]
 
@@ -103,25 +103,41 @@ def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result
     constant = np.eye(len(spec.label_names))[np.full(len(label), majority)]
     baseline = metrics.classification(constant, label, benign=benign)
     summary["majority_class"] = {k: baseline[k] for k in ("accuracy", "macro_f1")}
-    mask = np.asarray(rows.mos_mask)
-    summary["mos"] = None
-    if mask.any():
-        summary["mos"] = {
-            name: _mos(mos[mask[:, q], q], np.asarray(rows.mos)[mask[:, q], q], trained.mos_mean[q])
-            for q, name in enumerate(spec.services)
-            if mask[:, q].any()
-        }
-    return Result(summary, label, probability, np.asarray(rows.mos), mask, mos)
+    services = len(spec.services)
+    mask = np.asarray(rows.mos_mask)[:, :services]
+    true, mean, mos = (
+        build.from_head(spec, np.asarray(scores)[..., :services])
+        for scores in (rows.mos, trained.mos_mean, mos)
+    )
+    for scale in (table.MOS, table.QOME):
+        summary[scale] = {
+            service.key: _scores(spec, q, mos, true, mask, mean)
+            for q, service in enumerate(spec.services)
+            if service.scale == scale and mask[:, q].any()
+        } or None
+    return Result(summary, label, probability, true, mask, mos)
 
 
-def _mos(predicted: np.ndarray, target: np.ndarray, constant: float) -> dict[str, Any]:
-    """P.1401 figures of one service; ``skill_over_mean`` is 0 for the training rows' mean MOS.
+def _scores(
+    spec: table.Spec,
+    q: int,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    mask: np.ndarray,
+    mean: np.ndarray,
+) -> dict[str, Any]:
+    """P.1401 figures of service ``q``.
 
-    ``skill`` proper is over the last known score, which a file of records does not have.
+    ``skill`` is over persistence, the same service's score now, if the rows have that.
+    ``skill_over_mean`` is 0 for the training rows' mean score.
     """
-    reference = np.full(len(target), constant)
-    return metrics.mos(predicted, target) | {
-        "skill_over_mean": scales.skill(target, predicted, reference)
+    now = table.persistence(spec)[q]
+    rated = mask[:, q]
+    last = true[rated, now] if now is not None and mask[rated, now].all() else None
+    target, forecast = true[rated, q], predicted[rated, q]
+    constant = np.full(len(target), mean[q])
+    return metrics.mos(forecast, target, reference=last) | {
+        "skill_over_mean": scales.skill(target, forecast, constant)
     }
 
 
@@ -130,32 +146,32 @@ def split_rows(trained: model.Model) -> Examples:
     config = build.from_plain(trained.config)
     _, rows = load.table(build.dataset(config), "test")
     keep, _ = build.clean(config, trained.spec, rows)
-    return build.examples(trained.stats, table.take(rows, keep))
+    return build.examples(trained.spec, trained.stats, table.take(rows, keep))
 
 
 def raw_rows(
     trained: model.Model, path: pathlib.Path
-) -> tuple[table.Table, dict[str, Any], np.ndarray]:
+) -> tuple[table.Table, dict[str, Any], dict[str, np.ndarray]]:
     """Rows of a file in the dataset's raw form, coded as the model was trained.
 
     Only the columns that the model sees must be there.
 
     Returns:
-      The rows, what was read and dropped, and each row's number in the file.
+      The rows, what was read and dropped, and columns that say which record each row is.
 
     Raises:
       RunError: the file is missing, or not of that form.
     """
     if not path.is_file():
-        raise RunError(f"input {path} is not a file: expected .csv, .csv.gz or .parquet")
+        raise RunError(f"input {path} is not a file: expected one in the dataset's raw form")
     try:
         seen = {trained.stats.columns[output.column] for output in trained.stats.outputs}
-        rows, report, numbers = load.read_raw_rows(path, trained.spec, sorted(seen))
+        rows, report, identity = load.read_file(path, trained.spec, sorted(seen))
     except DataError as e:
         raise RunError(str(e)) from e
     if not len(rows.label):
         raise RunError(f"input {path} has no usable row")
-    return rows, report._asdict(), numbers
+    return rows, report._asdict(), identity
 
 
 def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dict[str, Any]:
@@ -175,7 +191,7 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
         raise RunError(f"input {path} has no label column or no known label; predict needs none")
     rows = table.take(rows, np.flatnonzero(labelled))
     keep, _ = build.clean(build.from_plain(trained.config), trained.spec, rows)
-    examples = build.examples(trained.stats, rows)
+    examples = build.examples(trained.spec, trained.stats, rows)
     outputs = _outputs(trained, examples)
     result = _judge(trained, outputs, examples)
     kept_outputs, kept = jax.tree.map(lambda a: a[keep], (outputs, examples))

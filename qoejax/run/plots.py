@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from qoejax.data.table import MOS, Service
+
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#d9822b", "#3c8d53", "#b8423f", "#7a7f87"
 
 
@@ -104,14 +106,17 @@ def partition(table: np.ndarray, names: tuple[str, ...]) -> Figure:
     return figure
 
 
-def mos(true: np.ndarray, predicted: np.ndarray, service: str) -> Figure:
-    """Predicted against true MOS [N] as a density, with the diagonal."""
+def scores(true: np.ndarray, predicted: np.ndarray, service: Service) -> Figure:
+    """Predicted against true scores [N] of a service as a density, with the diagonal."""
     figure, axes = _new(5.2, 4.4)
+    name, ends = ("MOS", (1, 5)) if service.scale == MOS else ("QoME", (0, 1))
     bins = axes.hexbin(
-        true, predicted, gridsize=40, extent=(1, 5, 1, 5), mincnt=1, bins="log", cmap="viridis"
+        true, predicted, gridsize=40, extent=ends * 2, mincnt=1, bins="log", cmap="viridis"
     )
-    axes.plot([1, 5], [1, 5], color=RED, lw=1)
-    axes.set(xlabel=f"true MOS ({service})", ylabel="predicted MOS", xlim=(1, 5), ylim=(1, 5))
+    axes.plot(ends, ends, color=RED, lw=1)
+    axes.set(
+        xlabel=f"true {name} ({service.key})", ylabel=f"predicted {name}", xlim=ends, ylim=ends
+    )
     figure.colorbar(bins, ax=axes, shrink=0.85, label="rows")
     return figure
 

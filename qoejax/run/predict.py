@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from qoejax.data import table as tables
 from qoejax.qoe import decide, scales
 from qoejax.run import build, evaluate, files, model
 from qoejax.run.errors import RunError
@@ -21,8 +22,8 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet")
 def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[str, np.ndarray]:
     """Predictions for scaled rows x[N,T,F], one array a column.
 
-    ``mos_SERVICE`` columns, with the 80 % interval, are there only when the model's dataset has
-    MOS; the action then weighs the worst service, else ``NOMINAL_MOS``.
+    Columns of scores (``mos_SERVICE``, ``qome_SERVICE``), with the 80 % interval, are there only
+    when the model's dataset has them; the action then weighs the worst MOS, else ``NOMINAL_MOS``.
     """
     out = trained.predictor()(trained.params, x)
     probability, mos = evaluate.probabilities(out)
@@ -36,11 +37,12 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
     }
     bins = jnp.asarray(out["mos"])
     low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
-    for q, service in enumerate(trained.spec.services):
-        table[f"mos_{service}"] = mos[:, q]
-        table[f"mos_{service}_low"] = low[:, q]
-        table[f"mos_{service}_high"] = high[:, q]
-    worst = mos.min(-1) if trained.spec.services else np.full(len(best), NOMINAL_MOS)
+    services = trained.spec.services
+    for name, scores in (("", mos), ("_low", low), ("_high", high)):
+        own = build.from_head(trained.spec, scores[:, : len(services)]).astype(np.float32)
+        table |= {service.label + name: own[:, q] for q, service in enumerate(services)}
+    rated = [q for q, service in enumerate(services) if service.scale == tables.MOS]
+    worst = mos[:, rated].min(-1) if rated else np.full(len(best), NOMINAL_MOS)
     chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
     table["action"] = np.array(decide.ACTIONS)[np.asarray(chosen)]
     return table
@@ -51,21 +53,19 @@ def predict(
 ) -> dict[str, Any]:
     """Reads ``source``, writes one row per usable record to ``target``, atomically.
 
-    The column ``row`` is the record's number in ``source`` (0 is the first after the header):
-    unusable rows are left out and counted.
+    The first columns say which record a row is: in a file of records, ``row`` is its number (0 is
+    the first after the header). Unusable rows are left out and counted.
 
     Raises:
       RunError: unreadable input, unknown output form, or a local-only model (one per client).
     """
     if trained.stacked:
         raise RunError("a local-only run has one model per client; predict needs a shared model")
-    if source.suffix in (".pcap", ".pcapng"):
-        raise RunError(f"{source}: packet captures are not read yet; expected a file of records")
     if not str(target).endswith(SUFFIXES):
         raise RunError(f"output {target}: expected a name ending in {', '.join(SUFFIXES)}")
-    rows, report, numbers = evaluate.raw_rows(trained, source)
-    x = build.examples(trained.stats, rows).x
-    table = pa.table({"row": numbers, **columns(trained, x, costs)})
+    rows, report, identity = evaluate.raw_rows(trained, source)
+    x = build.examples(trained.spec, trained.stats, rows).x
+    table = pa.table({**identity, **columns(trained, x, costs)})
     sink = pa.BufferOutputStream()
     if target.suffix == ".parquet":
         pyarrow.parquet.write_table(table, sink)

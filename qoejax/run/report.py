@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from qoejax.data.table import Service
 from qoejax.run import files, plots
 from qoejax.run.evaluate import Result
 from qoejax.run.writer import read_rows
@@ -18,7 +19,7 @@ CAPTIONS = {
     "confusion": "Confusion matrix on the test split, by true class.",
     "per_class": "Recall and precision of every class.",
     "partition": "Who holds what: training rows of each class at every client.",
-    "mos": "MOS predicted against true.",
+    "scores": "Experience score predicted against true.",
     "reliability": "Reliability: accuracy against confidence (all on the diagonal is calibrated).",
     "wire": "The wire: time in each primitive, and bytes, by round.",
 }
@@ -29,7 +30,7 @@ def draw(
     rows: list[dict[str, Any]],
     result: Result,
     data: dict[str, Any],
-    services: tuple[str, ...],
+    services: tuple[Service, ...],
 ) -> dict[str, pathlib.Path]:
     """Writes every figure that the run has numbers for; returns their paths by caption key."""
     names = tuple(data["labels"])
@@ -46,7 +47,7 @@ def draw(
     for q, service in enumerate(services):
         seen = result.mos_mask[:, q]
         if seen.any():
-            figures[f"mos_{service}"] = plots.mos(
+            figures[service.label] = plots.scores(
                 result.mos_true[seen, q], result.mos_predicted[seen, q], service
             )
     paths = {}
@@ -58,7 +59,7 @@ def draw(
 
 
 def _figure(name: str, path: pathlib.Path) -> dict[str, str]:
-    caption = CAPTIONS[name if name in CAPTIONS else "mos"]
+    caption = CAPTIONS[name if name in CAPTIONS else "scores"]
     encoded = base64.b64encode(path.read_bytes()).decode()
     return {"name": name, "caption": caption, "src": f"data:image/png;base64,{encoded}"}
 
@@ -84,7 +85,7 @@ def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def write(
-    workdir: pathlib.Path, result: Result, data: dict[str, Any], services: tuple[str, ...]
+    workdir: pathlib.Path, result: Result, data: dict[str, Any], services: tuple[Service, ...]
 ) -> pathlib.Path:
     """Draws the plots and writes the page; returns its path."""
     rows = read_rows(workdir / "metrics.jsonl")

@@ -7,13 +7,14 @@ import pytest
 
 from qoejax.data import load, packed
 from qoejax.data.errors import DataError
-from qoejax.data.table import Column, Spec, concatenate, make_table, take
+from qoejax.data.table import QOME, Column, Service, Spec, concatenate, make_table, take
 
 COLUMNS = (
     Column("rate", "packets/s", "numeric", False, "packets a second"),
     Column("kind", "", "categorical", False, "kind of device"),
 )
-SPEC = Spec("toy", COLUMNS, ("calm", "storm"), ("voice", "web"), {}, "calm", 3)
+SERVICES = (Service("voice", 3), Service("telemetry", None, QOME))
+SPEC = Spec("toy", COLUMNS, ("calm", "storm"), SERVICES, {}, "calm", 3)
 FINAL = SPEC._replace(vocab={"kind": ("", "lamp", "lock")})
 
 

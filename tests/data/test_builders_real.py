@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qoejax.data import load
+from qoejax.data import load, raw
 from qoejax.data.errors import DataError
 from qoejax.data.table import concatenate, retained, spec_from_json, spec_to_json
 
@@ -47,7 +47,7 @@ def test_raw_files_read_as_prepared(case):
     expected = np.concatenate([train.x, load.table(made, "test")[1].x])[:, 0]
     spec = spec_from_json(spec_to_json(spec))
     files = sorted(p for p in folder.iterdir() if ".csv" in p.name)
-    found = [load.read_raw(p, spec) for p in files]
+    found = [raw.read_raw(p, spec) for p in files]
     assert sum(r.labelled for _, r in found) == rows
     x = np.concatenate([t.x for t, _ in found])[:, 0]
     np.testing.assert_array_equal(x[np.lexsort(x.T)], expected[np.lexsort(expected.T)])

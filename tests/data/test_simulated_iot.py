@@ -37,7 +37,7 @@ def test_spec_names_everything(tables):
     assert tuple(c.name for c in spec.columns) == tuple(f.name for f in episodes.FEATURES)
     assert all(c.unit and c.why and not c.leaky for c in spec.columns)
     assert spec.label_names == ("benign", "ddos", "slow_dos", "scan", "brute_force")
-    assert spec.services == ("voice",)
+    assert [s.label for s in spec.services] == ["mos_voice_1s"]
     assert spec.benign == "benign"
     assert train.x.shape[1:] == (spec.window, len(spec.columns))
 

@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from configs import base
-from qoejax.data import load
+from qoejax.data import load, table
 from qoejax.qoe.decide import ACTIONS, Costs
-from qoejax.run import evaluate, model, predict
+from qoejax.run import build, evaluate, model, predict
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
 
@@ -44,7 +44,7 @@ def test_saved_model_gives_the_run_s_own_numbers(wired_run):
         "accuracy", "macro_f1", "weighted_f1", "precision", "recall", "mcc", "balanced_accuracy",
         "pr_auc", "fpr_at_95_recall", "ece", "per_class", "mos",
     }  # fmt: skip
-    assert set(stored["mos"]["voice"]) >= {
+    assert set(stored["mos"]["voice_1s"]) >= {
         "plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill",
     }  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_skill_is_over_the_training_rows_mean(wired_run):
     result = evaluate.evaluate_model(trained, rows)
     target, constant = np.asarray(rows.mos, np.float64), trained.mos_mean
     want = 1 - np.mean((target - result.mos_predicted) ** 2) / np.mean((target - constant) ** 2)
-    assert result.summary["mos"]["voice"]["skill_over_mean"] == pytest.approx(want, rel=1e-4)
+    assert result.summary["mos"]["voice_1s"]["skill_over_mean"] == pytest.approx(want, rel=1e-4)
 
 
 def test_raw_file_is_read_as_it_was_prepared(ton):
@@ -137,7 +137,7 @@ def test_mos_comes_with_an_interval(wired_run):
     trained = model.load(wired_run[0])
     rows = evaluate.split_rows(trained)
     table = predict.columns(trained, rows.x[:50], Costs())
-    low, mid, high = (table[f"mos_voice{s}"] for s in ("_low", "", "_high"))
+    low, mid, high = (table[f"mos_voice_1s{s}"] for s in ("_low", "", "_high"))
     assert ((low >= 1) & (low <= high) & (high <= 5)).all()
     assert ((mid >= 1) & (mid <= 5)).all()
 
@@ -152,3 +152,25 @@ def test_damaged_models_are_refused(wired_run, tmp_path):
     (copy / "model" / "params.npz").write_bytes(data)
     with pytest.raises(RunError, match="model"):
         model.load(copy)
+
+
+def test_scores_of_machines_are_judged_on_their_own_scale_and_over_persistence():
+    services = (table.Service("voice", 0), table.Service("voice", 3), table.Service("m", 3, "qome"))
+    spec = table.Spec("toy", (), ("calm",), services, {}, "calm", 1)
+    rng = np.random.default_rng(0)
+    true = np.stack([*rng.uniform(1, 5, (2, 50)), rng.uniform(0, 1, 50)], 1)
+    head = build.to_head(spec, true)
+    assert head.min() >= 1
+    np.testing.assert_allclose(head[:, 2], 1 + 4 * true[:, 2])
+    np.testing.assert_allclose(build.from_head(spec, head), true)
+    assert table.persistence(spec) == (None, 0, None)
+    assert [s.label for s in services] == ["mos_voice_0s", "mos_voice_3s", "qome_m_3s"]
+    mask = np.ones((50, 3), bool)
+    judged = evaluate._scores(spec, 1, true, true, mask, true.mean(0))
+    assert judged["skill"] == 1
+    last = np.stack([true[:, 0], true[:, 0], true[:, 2]], 1)
+    assert evaluate._scores(spec, 1, last, true, mask, true.mean(0))["skill"] == 0
+    mask[3, 0] = False
+    unrated = evaluate._scores(spec, 1, true, true, mask, true.mean(0))
+    assert unrated["skill"] is None
+    assert "skill" in unrated["missing"]

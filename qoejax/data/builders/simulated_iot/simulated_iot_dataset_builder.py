@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int
 
 from qoejax.data.packed import PackedBuilder, Plan
-from qoejax.data.table import NUMERIC, Column, Spec, Table, make_table
+from qoejax.data.table import NUMERIC, Column, Service, Spec, Table, make_table
 from qoejax.simulate import episodes, mixes
 
 SEED = 20230401
@@ -65,7 +65,7 @@ class Builder(PackedBuilder):
                 Column(n, unit, NUMERIC, False, why) for n, unit, why in episodes.FEATURES
             ),
             label_names=mixes.LABELS,
-            services=episodes.SERVICES,
+            services=tuple(Service(name, SETTINGS.horizon) for name in episodes.SERVICES),
             vocab={},
             benign=mixes.LABELS[0],
             window=SETTINGS.length,
