@@ -57,7 +57,7 @@ def _fisher(correlation: float, error: float, level: float) -> Interval:
 
 
 def plcc_interval(plcc: float, rows: int, level: float = 0.95) -> Interval:
-    """Interval of a linear correlation by Fisher's z, whose error is 1 / sqrt(N - 3).
+    """Interval of a linear correlation by Fisher's z, whose error is 1 / sqrt(N - 3). Clause 7.5.3.
 
     Args:
         plcc: see ``scales.plcc``.
@@ -90,7 +90,7 @@ def srocc_interval(srocc: float, rows: int, level: float = 0.95) -> Interval:
 
 
 def rmse_interval(rmse: float, rows: int, dof: int = 1, level: float = 0.95) -> Interval:
-    """Interval of an RMSE or RMSE* of normal errors, by chi-squared of N - dof.
+    """Interval of an RMSE or RMSE* of normal errors, by chi-squared of N - dof. Clause 7.5.1.
 
     Args:
         rmse: see ``scales.rmse`` and ``scales.rmse_star``.
@@ -109,7 +109,7 @@ def rmse_interval(rmse: float, rows: int, dof: int = 1, level: float = 0.95) -> 
 
 
 def outlier_interval(ratio: float, rows: int, level: float = 0.95) -> Interval:
-    """Interval of an outlier ratio: normal approximation of the binomial, within [0, 1].
+    """Interval of an outlier ratio: the binomial's, by the normal law. Clause 7.5.2.2.
 
     Args:
         ratio: see ``scales.outlier_ratio``.
@@ -125,7 +125,7 @@ def outlier_interval(ratio: float, rows: int, level: float = 0.95) -> Interval:
 
 
 def plcc_difference(plcc: float, rows: int, other: float, other_rows: int) -> float:
-    """p-value (two-sided) that two correlations on *independent* rows are equal.
+    """p-value (two-sided) that correlations on *independent* rows are equal. Clause 7.6.1.
 
     (z1 - z2) / sqrt(1 / (N1 - 3) + 1 / (N2 - 3)) is standard normal.
 
@@ -138,7 +138,7 @@ def plcc_difference(plcc: float, rows: int, other: float, other_rows: int) -> fl
 
 
 def rmse_difference(rmse: float, rows: int, other: float, other_rows: int, dof: int = 1) -> float:
-    """p-value (two-sided) that two RMSE on *independent* rows are equal: F test.
+    """p-value (two-sided) that two RMSE on *independent* rows are equal: F test. 7.6.4.
 
     Raises:
         ValueError: if either N is not above ``dof``, or both figures are 0.
@@ -153,7 +153,7 @@ def rmse_difference(rmse: float, rows: int, other: float, other_rows: int, dof: 
 
 
 def outlier_difference(ratio: float, rows: int, other: float, other_rows: int) -> float:
-    """p-value (two-sided) that two outlier ratios on *independent* rows are equal.
+    """p-value (two-sided) that outlier ratios on *independent* rows are equal. 7.6.2.
 
     Difference over the error of the pooled ratio; 1 where neither has an outlier, or both nothing
     else.
@@ -168,7 +168,7 @@ def outlier_difference(ratio: float, rows: int, other: float, other_rows: int) -
 
 
 def fit_map(target: Float[np.ndarray, " N"], predicted: Float[np.ndarray, " N"]) -> Map:
-    """Third-order least-squares map of forecasts to targets that never falls.
+    """Third-order least-squares map of forecasts that never falls. Clause 7.3.2, appendix I.
 
     Fit it on training rows; figures of mapped forecasts use ``dof=4``. Where plain least squares
     falls somewhere on the range, the slope is written so that it cannot: on t in [0, 1] a quadratic

@@ -233,7 +233,7 @@ def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -
     Args:
         quality: O34 of each second of media, see ``audiovisual``.
         stalls: see ``Stalls``.
-        duration_s: media time, at most T; the standard holds from 60 s to 300 s.
+        duration_s: media time, at most T; the standard holds from 30 s to 300 s.
 
     Returns:
         MOS in [1.01, 4.94].
@@ -247,7 +247,7 @@ def call(
     loss_percent: Scalar,
     coefficients: Call = CALLS["mpeg4_qvga"],
 ) -> Scalar:
-    """V_q, MOS of the picture of a video call. ITU-T G.1070 (06/2018), clause 11.2.
+    """V_q, MOS of the picture of a video call. ITU-T G.1070 (06/2018), video quality estimation.
 
     Args:
         bitrate_kbps: of the video; outside [0, 10000] it is clipped.

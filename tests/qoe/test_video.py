@@ -1,4 +1,6 @@
+import csv
 import functools
+import gzip
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from qoejax.qoe import adaptation, video
 from tests.reference import qoe_numpy
 
 SLOTS, SECONDS = 6, 90
+HD = 1920.0 * 1080.0
 EDGES = np.float32([-3e38, -1e6, -1.0, 0.0, 1e-30, 0.5, 3.0, 59.9, 60.0, 1e4, 1e20, 3e38])
 
 eighths = st.integers(0, 240).map(lambda n: n / 8)
@@ -204,3 +207,28 @@ def test_values_and_gradients_are_finite_everywhere(model):
     np.testing.assert_allclose(
         values[7], model(jnp.array(EDGES[7])), rtol=1e-5
     )  # vmap equals one call
+
+
+@pytest.mark.real
+def test_constant_quality_agrees_with_the_standard_and_its_forest(real_data):
+    """Sessions of one quality: what is missing is the random forest, a quarter of the score."""
+    with gzip.open(real_data / "qoe" / "p1203.csv.gz", "rt") as file:
+        rows = [r for r in csv.DictReader(file) if r["quality_switches"] == "0.0"]
+    rows = [r for r in rows if r["height_min"] == r["height_max"] == "1080.0"]
+    ours, theirs = [], []
+    for row in rows:
+        screen = video.Screen(HD, HD, float(row["fps_mean"]))
+        picture = video.coded(jnp.float32(float(row["br_mean"])), screen)
+        picture = video.handheld(picture) if row["context"] == "mobile" else picture
+        both = video.audiovisual(jnp.float32(5.0), picture)
+        duration, number = float(row["n_sec"]), round(float(row["stall_count"]))
+        # Where the stalls were is not told: they are spread evenly.
+        pairs = [(0.0, float(row["initial_delay_s"]))]
+        each = float(row["stall_total_s"]) / max(number, 1)
+        pairs += [(duration * (i + 1) / (number + 1), each) for i in range(number)]
+        quality = jnp.full(300, both)
+        ours.append(float(streaming(quality, stalls_of(pairs), jnp.float32(duration))))
+        theirs.append(float(row["p1203_mode0_O46"]))
+    assert len(ours) >= 30
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.97
+    assert np.sqrt(np.mean((np.array(ours) - theirs) ** 2)) < 0.16
