@@ -76,7 +76,7 @@ WEB_WORST_S: dict[str, float] = {"fast": 6.0, "medium": 15.0, "slow": 60.0}
 
 
 def delay_impairment(delay_ms: Scalar) -> Scalar:
-    """I_dd, the impairment of pure absolute delay. ITU-T G.107 (06/2015), clause 7.4.
+    """I_dd, the impairment of pure absolute delay. ITU-T G.107 (06/2015), equations 7-27 and 7-28.
 
     Args:
         delay_ms: T_a, one-way mouth-to-ear delay; below 100 ms nobody minds.
@@ -92,15 +92,16 @@ def delay_impairment(delay_ms: Scalar) -> Scalar:
 
 
 def loss_impairment(loss_percent: Scalar, codec: Codec, burst_ratio: float = 1.0) -> Scalar:
-    """I_e,eff, impairment of codec and packet loss together. ITU-T G.107 (06/2015), clause 7.5.
+    """I_e,eff, impairment of codec and packet loss together. ITU-T G.107 (06/2015), equation 7-29.
 
     Args:
         loss_percent: P_pl, packets lost or too late, in percent; outside [0, 100] it is clipped.
         codec: an entry of ``CODECS``.
-        burst_ratio: BurstR, 1 for random loss, above 1 for bursty loss.
+        burst_ratio: BurstR, mean length of loss bursts over that of random loss: 1 for random loss,
+            above 1 for bursty loss. G.107 vouches for bursts only up to 2 % loss.
 
     Returns:
-        R units in [I_e, 95).
+        R units from I_e up; below 95 for random loss.
     """
     loss = jnp.clip(loss_percent, 0.0, 100.0)
     share = loss / (loss / burst_ratio + codec.robustness)

@@ -108,6 +108,19 @@ def test_oscillation_and_adaptation_cost_what_the_reference_says():
     assert float(adaptation.restlessness(steady, seconds)) == 0.0
 
 
+def test_a_batch_of_sessions_is_each_of_them():
+    rng = np.random.default_rng(0)
+    quality = jnp.float32(rng.uniform(1, 5, (3, SECONDS)))
+    pairs = [[(5, 2), (20, 1)], [], [(0, 4), (10, 3), (50, 9)]]
+    stalls = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(stalls_of, pairs))
+    duration = jnp.float32([30, 60, 90])
+    together = jax.vmap(adaptation.session)(quality, quality, stalls, duration)
+    apart = [
+        session(q, q, stalls_of(p), d) for q, p, d in zip(quality, pairs, duration, strict=True)
+    ]
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+
+
 KBPS = np.r_[0, np.geomspace(1, 1e5, 120)].astype(np.float32)
 SCREENS = {**video.SCREENS, "slow": video.Screen(640.0 * 360.0, 1920.0 * 1080.0, 12.0)}
 
