@@ -23,7 +23,7 @@ def main() -> dict[str, Any]:
 
     trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     if _INPUT.value is None:
-        result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
+        result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
         return {"workdir": _WORKDIR.value, "dataset": trained.spec.dataset, **result.summary}
     if _DATASET.value is None:
         raise RunError("--input needs --dataset=NAME/CONFIG: the form that the file has")

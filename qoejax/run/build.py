@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from qoejax.data import load, partition, preprocess, split, table
+from qoejax.data import load, partition, preprocess, rated, split, table
 from qoejax.data.cohort import stage
 from qoejax.fed import aggregate, client, engine, server
 from qoejax.nets import NETS
@@ -35,6 +35,7 @@ class Data(NamedTuple):
     test: Examples
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
+    half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
 
 
 class Population(NamedTuple):
@@ -144,8 +145,9 @@ def data(config: ml_collections.ConfigDict) -> Data:
     )  # fmt: skip
     report = {"train": train_report._asdict(), "test": test_report._asdict()}
     return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report
-    )
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
+        rated.half_width(spec, test),
+    )  # fmt: skip
 
 
 def clean(

@@ -37,7 +37,7 @@ def ton(tmp_path_factory, data_dir):
 def test_saved_model_gives_the_run_s_own_numbers(wired_run):
     workdir, summary = wired_run
     trained = model.load(workdir)
-    result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
+    result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
     stored = json.loads((workdir / "evaluation.json").read_text())
     assert result.summary["macro_f1"] == summary["macro_f1"] == stored["macro_f1"]
     assert set(stored) >= {
