@@ -6,9 +6,8 @@
 
 The variant is ``cloud_gaming`` (default), ``poqemon``, ``vlc`` or ``p1203``, trained on all rows at
 once, or with ``+fedavg`` (over the wire), ``+fedprox`` or ``+local`` after it with subjects as
-clients; a client holds several subjects where the dataset has more. There are 142 to 2,364 training
-rows, so the network is the smallest of its kind that learns them; what was tried, and on which rows,
-is in docs/human-scores.md.
+clients; a client holds several subjects where the dataset has more of them. What was tried, and on
+which rows, is in docs/human-scores.md.
 """
 
 import ml_collections
@@ -28,4 +27,5 @@ def get_config(variant: str = "cloud_gaming") -> ml_collections.ConfigDict:
     c.data.update(name=f"human_qoe/{dataset}", features=0)  # no labels to select features by
     c.clients.update(count=CLIENTS[dataset], partition="natural", min_size=1)
     c.fed.rounds = ROUNDS[dataset]
+    c.perf.client_axis = "turn"  # batches too small for more than one device
     return base.train_as(c, algorithm or "centralised").lock()

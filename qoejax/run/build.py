@@ -139,14 +139,22 @@ def data(config: ml_collections.ConfigDict) -> Data:
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
-    stats = preprocess.fit(
-        spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
-        budget=d.features, max_levels=d.max_levels, seed=config.seed,
-    )  # fmt: skip
+    stats = statistics(config, spec, train)
     report = {"train": train_report._asdict(), "test": test_report._asdict()}
     return Data(
         spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
         rated.half_width(spec, test),
+    )  # fmt: skip
+
+
+def statistics(
+    config: ml_collections.ConfigDict, spec: table.Spec, train: table.Table
+) -> preprocess.Stats:
+    """What of the training rows becomes which feature."""
+    d = config.data
+    return preprocess.fit(
+        spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
+        budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
 
 

@@ -68,8 +68,9 @@ def evaluate_model(
 ) -> Result:
     """All metrics of DESIGN's ``evaluate`` on rows that are already scaled.
 
-    ``half_width`` [N] is of the scores' 95 % intervals, where the data has them. A stacked (local-only) model is scored client by client: the summary holds the mean over
-    clients, and the spread under ``clients``; arrays are those of the median client.
+    ``half_width`` [N] is of the scores' 95 % intervals, where the data has them. A stacked
+    (local-only) model is scored client by client: the summary holds the mean over clients, and the
+    spread under ``clients``; arrays are those of the median client.
     """
     return _judge(trained, _outputs(trained, rows), rows, half_width)
 

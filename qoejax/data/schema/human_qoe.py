@@ -138,19 +138,19 @@ def _schema(name: str, title: str, columns: tuple, score: str, rating: Rating) -
 SCHEMAS = (
     _schema(
         "cloud_gaming", "the cloud gaming scores", CLOUD_GAMING_COLUMNS, "QoE",
-        Rating("gaming", 0, 6, subject=("player",), salt=19),
+        Rating("gaming", 0.0, 6.0, subject=("player",), salt=19),
     ),
     _schema(
         "poqemon", "the Poqemon scores of mobile video", POQEMON_COLUMNS, "MOS",
-        Rating("video", 1, 5, subject=("user_id",)),
+        Rating("video", 1.0, 5.0, subject=("user_id",)),
     ),
     _schema(
         "vlc", "the VLC scores of video", VLC_COLUMNS, "MOS",
-        Rating("video", 1, 5, subject=("V_id-video", "QoD_carte-class"), salt=16),
+        Rating("video", 1.0, 5.0, subject=("V_id-video", "QoD_carte-class"), salt=16),
     ),
     _schema(
         "p1203", "the open dataset of P.1203 with features", P1203_COLUMNS, "mos",
-        Rating("streaming", 1, 5, subject=("pvs_id",), salt=5, pattern=r"SRC\d+", interval="ci"),
+        Rating("streaming", 1.0, 5.0, subject=("pvs_id",), salt=5, pattern=r"SRC\d+", interval="ci"),
     ),
 )  # fmt: skip
 
