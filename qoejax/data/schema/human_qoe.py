@@ -1,9 +1,11 @@
 """Four collections of people's own scores, with the conditions that they were given under.
 
 Cloud gaming: sessions under emulated delay, jitter and loss, scored 0 to 6 by the player.
-Poqemon and VLC: video sessions of LiSSi, University of Paris-Est Créteil, scored 1 to 5.
+Poqemon and VLC: video sessions of LiSSi, University of Paris-Est Créteil, scored 1 to 5 (Amour et
+al., "Building a Large Dataset for Model-based QoE Prediction in the Mobile Environment", ACM MSWiM
+2015). Their authors state no units; those below are read off the values.
 P.1203: the open dataset of ITU-T P.1203 (Robitza et al., "HTTP Adaptive Streaming QoE Estimation
-with ITU-T Rec. P.1203: Open Databases and Software", ACM MMSys 2018): mean scores of 24 to 28
+with ITU-T Rec. P.1203 – Open Databases and Software", ACM MMSys 2018): mean scores of 24 to 28
 people, with their confidence intervals.
 
 A class label does not exist: all rows are of the one class "session". Leaky are columns that say
@@ -12,6 +14,7 @@ who or which file was scored, the same person's other scores, and the outcome it
 
 from qoejax.data.schema.base import Column, Rating, Schema, category, levels, number, taxonomy
 
+_PATTERNS = {"poqemon": ("poqemon*", "pokemon*")}
 _SESSION = taxonomy({"session": ("session",)}, "session")
 
 _WHO = "names the subject, whose taste is not to be learned by name"
@@ -78,7 +81,7 @@ VLC_COLUMNS = (
     number("QoA_audio-rate", "frames/s", "audio frames played"),
     number("QoA_audio-drop", why="audio frames dropped"),
     number("QoD-cpu_mhz-moy", "MHz", "mean clock of the processor"),
-    number("QoD-cpu_mhz-avg", "MHz", "mean deviation of that clock"),
+    number("QoD-cpu_mhz-avg", "MHz", "a second figure of that clock"),
     number("QoD_cpu-nbr", why=_DEVICE, leaky=True),
     number("QoD-cpu_core-nbr", why=_DEVICE, leaky=True),
     number("QoD_stepping", why=_DEVICE, leaky=True),
@@ -128,7 +131,7 @@ def _schema(name: str, title: str, columns: tuple, score: str, rating: Rating) -
         group="",
         absent_is_zero=False,
         clocks=frozenset(),
-        patterns=(f"{name}*",),
+        patterns=_PATTERNS.get(name, (f"{name}*",)),
         foreign={},
         instructions=f"put {name}.csv (or .csv.gz) into manual_dir",
         rating=rating,
@@ -150,7 +153,7 @@ SCHEMAS = (
     ),
     _schema(
         "p1203", "the open dataset of P.1203 with features", P1203_COLUMNS, "mos",
-        Rating("streaming", 1.0, 5.0, subject=("pvs_id",), salt=5, pattern=r"SRC\d+", interval="ci"),
+        Rating("streaming", 1.0, 5.0, ("pvs_id",), salt=5, pattern=r"SRC\d+", interval="ci"),
     ),
 )  # fmt: skip
 
