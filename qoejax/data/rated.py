@@ -12,9 +12,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from qoejax.data import cells, rawfile, records, schema, sources, split
+from qoejax.data import cells, rawfile, schema, sources, split
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Plan
 from qoejax.data.raw import Report
@@ -111,7 +111,7 @@ def read_rated(
         raise DataError(f"{path}: is not a file; expected .csv, .csv.gz or .parquet.")
     level = schema.find(spec.dataset)
     file = rawfile.open_raw(path)
-    _, missing = records.layout(file, level, spec.columns, with_label=False)
+    _, missing = rawfile.match(file, [c.name for c in spec.columns])
     if lacking := [name for name in missing if name in needed]:
         sources.refuse_missing(file, level, lacking)
     sheet = _sheet(file, level)
@@ -175,38 +175,50 @@ def _rated(file: rawfile.RawFile, level: Level) -> Sheet:
     return _rows(sheet, scored)._replace(dropped=dropped)
 
 
+class _Chunk(NamedTuple):
+    """Some rows of a file as they stand in it; NaN where a cell is empty or damaged."""
+
+    columns: dict[str, np.ndarray]
+    subject: np.ndarray
+    row: Int64[np.ndarray, " n"]
+    damaged: Bool[np.ndarray, " n"]
+
+
 def _sheet(file: rawfile.RawFile, level: Level) -> Sheet:
-    """Reads a file; what it lacks is left to the caller."""
-    rating, score = _rating(level), level.schema.label_column
+    """Reads a whole file; what columns it lacks is left to the caller."""
+    score = level.schema.label_column
     kinds = {c.name: c.kind for c in level.schema.columns} | {score: NUMERIC}
     positions, _ = rawfile.match(file, list(kinds))
     texts = frozenset(name for name in positions if kinds[name] == CATEGORICAL)
-    parts: dict[str, list[np.ndarray]] = collections.defaultdict(list)
     skipped: set[int] = set()
-    for batch in rawfile.batches(file, positions, texts, skipped):
-        parts[":row"].append(batch.row)
-        parts[":subject"].append(_subjects(batch, rating))
-        damaged = np.zeros(len(batch.row), bool)
-        for name, column in batch.columns.items():
-            if name in texts:
-                distinct, inverse = cells.texts(column)
-                parts[name].append(np.array(distinct)[inverse])
-            else:
-                parts[name].append(cells.numbers(column, False))
-                damaged |= np.isnan(cells.numbers(column, True))
-        parts[":damaged"].append(damaged)
-    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    if not columns:
+    batches = rawfile.batches(file, positions, texts, skipped)
+    chunks = [_chunk(batch, _rating(level), texts) for batch in batches]
+    if not chunks:
         raise DataError(f"{file.path}: has a header but no rows.")
-    return _judged(file, level, columns, len(skipped))
+    whole = _Chunk(
+        {name: np.concatenate([c.columns[name] for c in chunks]) for name in positions},
+        *(np.concatenate(arrays) for arrays in list(zip(*chunks, strict=True))[1:]),
+    )
+    return _judged(file, level, whole, len(skipped))
 
 
-def _judged(
-    file: rawfile.RawFile, level: Level, columns: dict[str, np.ndarray], skipped: int
-) -> Sheet:
+def _chunk(batch: rawfile.Batch, rating: schema.Rating, texts: frozenset[str]) -> _Chunk:
+    columns: dict[str, np.ndarray] = {}
+    damaged = np.zeros(len(batch.row), bool)
+    for name, column in batch.columns.items():
+        if name in texts:
+            distinct, inverse = cells.texts(column)
+            columns[name] = np.array(distinct)[inverse]
+        else:
+            columns[name] = cells.numbers(column, False)
+            damaged |= np.isnan(cells.numbers(column, True))
+    return _Chunk(columns, _subjects(batch, rating), batch.row, damaged)
+
+
+def _judged(file: rawfile.RawFile, level: Level, whole: _Chunk, skipped: int) -> Sheet:
     """Leaves out rows without numbers; refuses damage and scores outside the scale."""
-    row, subject, damaged = (columns.pop(name) for name in (":row", ":subject", ":damaged"))
-    score = columns.pop(level.schema.label_column, np.full(len(row), np.nan))
+    columns, row, damaged = dict(whole.columns), whole.row, whole.damaged
+    score = columns.pop(level.schema.label_column, np.full(len(row), np.nan)).astype(np.float64)
     _check_scores(file, level, score, row)
     numeric = [values for values in columns.values() if values.dtype == np.float32]
     empty = np.any(np.isnan(numeric), axis=0) if numeric else np.zeros(len(row), bool)
@@ -224,14 +236,14 @@ def _judged(
         "missing number": int((empty & ~damaged).sum()),
     }
     dropped = {reason: n for reason, n in counts.items() if n}
-    sheet = Sheet(columns, score.astype(np.float64), subject, row, rows, dropped)
+    sheet = Sheet(columns, score, whole.subject, row, rows, dropped)
     return _rows(sheet, ~(damaged | empty))
 
 
 def _check_scores(
     file: rawfile.RawFile,
     level: Level,
-    score: Float32[np.ndarray, " n"] | Float64[np.ndarray, " n"],
+    score: Float64[np.ndarray, " n"],
     row: Int64[np.ndarray, " n"],
 ) -> None:
     rating = _rating(level)
@@ -248,17 +260,20 @@ def _subjects(batch: rawfile.Batch, rating: schema.Rating) -> np.ndarray:
     """Name of each row's subject, "" where a part of it is not there."""
     if not set(rating.subject) <= set(batch.columns):
         return np.full(len(batch.row), "", dtype="<U1")
-
-    def name(text: str) -> str:
-        text = text.strip()
-        found = re.search(rating.pattern, text)
-        return found[0] if rating.pattern and found else "" if rating.pattern else text
-
     parts = []
     for column in rating.subject:
-        distinct, inverse = cells.texts(batch.columns[column], name)
+        distinct, inverse = cells.texts(batch.columns[column], lambda t: _name(t, rating.pattern))
         parts.append([distinct[i] for i in inverse])
     return np.array(["+".join(p) if all(p) else "" for p in zip(*parts, strict=True)])
+
+
+def _name(text: str, pattern: str) -> str:
+    """The part of a cell that names the subject, "" if there is none."""
+    text = text.strip()
+    if not pattern:
+        return text
+    found = re.search(pattern, text)
+    return found[0] if found else ""
 
 
 def _held_out(subjects: np.ndarray, salt: int) -> Bool[np.ndarray, " s"]:
@@ -304,12 +319,12 @@ def _codes(spec: Spec, name: str, texts: np.ndarray) -> Int32[np.ndarray, " n"]:
 
 def _unknown(spec: Spec, sheet: Sheet) -> dict[str, int]:
     """Cells outside the vocabulary, by column that a model may see."""
-    counts = {
-        c.name: int(((_codes(spec, c.name, texts) == 0) & (texts != "")).sum())
-        for c in spec.columns
-        if c.kind == CATEGORICAL and not c.leaky
-        for texts in [sheet.columns.get(c.name, np.zeros(0, "<U1"))]
-    }
+    counts = {}
+    for column in spec.columns:
+        texts = sheet.columns.get(column.name)
+        if column.kind == CATEGORICAL and not column.leaky and texts is not None:
+            strange = (_codes(spec, column.name, texts) == 0) & (texts != "")
+            counts[column.name] = int(strange.sum())
     return {name: n for name, n in counts.items() if n}
 
 

@@ -59,6 +59,7 @@ def test_folds_keep_subjects_whole():
     assert sorted(np.concatenate(seen)) == list(range(200))
 
 
+@pytest.mark.slow
 def test_the_first_seed_is_the_run_of_the_command(tmp_path):
     c = human_qoe.get_config("poqemon").unlock()
     c.data.update(dir=str(tmp_path / "data"))

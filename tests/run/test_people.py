@@ -119,6 +119,7 @@ def test_errors_on_the_scale_that_people_used():
     assert own["rmse_of_mean"] == pytest.approx(1.5 * true.std())
 
 
+@pytest.mark.slow
 def test_subjects_as_clients_with_models_of_their_own(tmp_path):
     config, _ = trained(
         tmp_path, "poqemon", fed={"algorithm": "local_only", "rounds": 2}, clients={"count": 3}
