@@ -15,11 +15,13 @@ import ml_collections
 
 from configs import base
 
-SETTINGS = {
-    "cloud_gaming": {"embed": "periodic", "width": 128, "dropout": 0.3, "rounds": 40, "batch": 64},
-    "poqemon": {"embed": "periodic", "width": 64, "dropout": 0.3, "rounds": 20, "batch": 64},
-    "vlc": {"embed": "periodic", "width": 64, "dropout": 0.2, "rounds": 40, "batch": 32},
-    "p1203": {"embed": "none", "width": 64, "dropout": 0.2, "rounds": 80, "batch": 32},
+_PERIODIC = {"net": "mlp", "depth": 2, "embed": "periodic"}
+_PLAIN = {"net": "mlp", "depth": 2, "embed": "none"}
+SETTINGS = {  # the network, scale of the features, rounds of one epoch, batch
+    "cloud_gaming": (_PERIODIC | {"width": 128, "dropout": 0.3}, "quantile", 40, 64),
+    "poqemon": (_PERIODIC | {"width": 64, "dropout": 0.3}, "both", 20, 64),
+    "vlc": (_PERIODIC | {"width": 64, "dropout": 0.2}, "quantile", 40, 32),
+    "p1203": (_PLAIN | {"width": 64, "dropout": 0.2}, "quantile", 80, 32),
 }
 CLIENTS = {"cloud_gaming": 20, "poqemon": 20, "vlc": 5, "p1203": 20}
 
@@ -29,11 +31,10 @@ def get_config(variant: str = "cloud_gaming") -> ml_collections.ConfigDict:
     dataset, _, algorithm = variant.partition("+")
     if dataset not in SETTINGS:
         raise ValueError(f"unknown dataset {dataset!r}: expected one of {', '.join(SETTINGS)}")
-    chosen = dict(SETTINGS[dataset])
     c = base.get_config()
-    c.data.update(name=f"human_qoe/{dataset}", features=0)  # no labels to select features by
+    c.model, scale, c.fed.rounds, c.client.batch = SETTINGS[dataset]
+    # There are no labels to select features by.
+    c.data.update(name=f"human_qoe/{dataset}", scale=scale, features=0)
     c.clients.update(count=CLIENTS[dataset], partition="natural", min_size=1)
-    c.fed.rounds, c.client.batch = chosen.pop("rounds"), chosen.pop("batch")
-    c.model = {"net": "mlp", "depth": 2, **chosen}
     c.perf.client_axis = "turn"  # batches too small for more than one device
     return base.train_as(c, algorithm or "centralised").lock()
