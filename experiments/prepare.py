@@ -42,6 +42,8 @@ def main() -> dict[str, Any]:
     for split, classes in counts.items():
         if empty := [name for name, rows in classes.items() if not rows]:
             print(f"note: {split} has no rows of {', '.join(empty)}", file=sys.stderr)
+    for note in metadata.get("notes", []):
+        print(f"note: {note}", file=sys.stderr)
     result = {
         "dataset": metadata["spec"]["dataset"],
         "path": str(prepared.data_path),
@@ -50,6 +52,8 @@ def main() -> dict[str, Any]:
         "dropped": metadata.get("dropped", {}),
         "absent_columns": metadata.get("absent_columns", []),
     }
+    if "usable_windows" in metadata:
+        result["usable_windows"] = metadata["usable_windows"]
     if _COUNT.value:
         reports = {name: _equal_rows(prepared, name) for name in counts}
         for key, field in (("duplicates", "duplicates"), ("conflicts", "conflict_rows")):

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from qoejax.data import raw
+from qoejax.data import raw, windowed
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
+from qoejax.data.schema import ton_iot_windows
 from qoejax.data.table import Spec, Table, spec_from_json, take
 
 Raw = tuple[Table, Any, dict[str, np.ndarray]]
 Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {
+    f"ton_iot/{config}": windowed.read_windows for config in ton_iot_windows.CONFIGS
+}
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
 "NAME/CONFIG"."""
 
