@@ -81,8 +81,8 @@ class Bins:
             "bits": (len(schema.DISTINCT), sketch.WORDS),
             "spread": (sketch.CLASSES,),
         }
-        small = {"began", "label", "spread", *CODED}
-        kind = {name: np.uint32 if name in small else np.float64 for name in shapes}
+        kind: dict[str, type[np.generic]] = dict.fromkeys(shapes, np.float64)
+        kind |= dict.fromkeys(("began", "label", "spread", *CODED), np.uint32)
         kind["bits"] = np.uint64
         self._bin_s = bin_s
         self._row: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""Consecutive bins to windows with a class and scores, and their split by capture. NumPy, host.
+"""Consecutive bins to windows with a class and scores, and their split by capture (NumPy, on the host).
 
-All rows of a window precede time t, the end of its last bin; the scores to be forecast are of
+The MOS itself is the JAX function of ``qoejax.qoe.mos``. All rows of a window precede time t, the end of its last bin; the scores to be forecast are of
 transactions that begin in (t, t + horizon].
 """
 
@@ -159,7 +159,10 @@ def split(blocks: list[Block], made: schema.Windows) -> Split:
 
 
 def whole_blocks(counts: Int[np.ndarray, "blocks classes"]) -> Bool[np.ndarray, " blocks"] | None:
-    """Which captures are test captures, from their windows of each class; None if none may be."""
+    """Which captures are test captures, from their windows of each class; None if none may be.
+
+    Among equals the latest, so that test follows training.
+    """
     total, best, chosen = max(1, int(counts.sum())), TEST_FRACTION, None
     number = np.arange(len(counts))
     for first in number:
@@ -168,7 +171,7 @@ def whole_blocks(counts: Int[np.ndarray, "blocks classes"]) -> Bool[np.ndarray, 
             share = counts[run].sum() / total
             known = (counts[~run].any(0) | ~counts[run].any(0)).all()
             off = abs(share - TEST_FRACTION)
-            if known and TEST_RANGE[0] <= share <= TEST_RANGE[1] and off < best:
+            if known and TEST_RANGE[0] <= share <= TEST_RANGE[1] and off <= best:
                 best, chosen = off, run
     return chosen
 
