@@ -1,7 +1,7 @@
-"""Consecutive bins to windows with a class and scores, and their split by capture (NumPy, on the host).
+"""Consecutive bins to windows with a class and scores, and their split by capture (NumPy, host).
 
-The MOS itself is the JAX function of ``qoejax.qoe.mos``. All rows of a window precede time t, the end of its last bin; the scores to be forecast are of
-transactions that begin in (t, t + horizon].
+The MOS itself is the JAX function of ``qoejax.qoe.mos``. All records of a window ended by time t,
+the end of its last bin; the scores to be forecast are of transactions that begin in (t, t + h].
 """
 
 import functools
