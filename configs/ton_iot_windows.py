@@ -3,9 +3,9 @@
     python -m experiments.prepare --dataset=ton_iot/windows --manual_dir=DIR --data_dir=D
     python -m experiments.train --config=configs/ton_iot_windows.py --config.data.dir=D --workdir=W
 
-DIR holds Network_dataset_1.csv to _23.csv. Captures are dealt whole to three clients. Variants: ``fedavg``
-(default), ``fedprox``, ``centralised``, ``local``; ``blind`` is fedavg without the columns that
-come from durations and connection states, which show the response until now.
+DIR holds Network_dataset_1.csv to _23.csv. Captures are dealt whole to three clients. Variants:
+``fedavg`` (default), ``fedprox``, ``centralised``, ``local``; ``blind`` is fedavg without the
+columns that come from durations and connection states, which show the response until now.
 """
 
 import ml_collections

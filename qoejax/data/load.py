@@ -14,7 +14,7 @@ from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
 from qoejax.data.schema import ton_iot_windows
-from qoejax.data.table import Spec, Table, spec_from_json, take
+from qoejax.data.table import Spec, Table, make_table, spec_from_json, take
 
 Raw = tuple[Table, Any, dict[str, np.ndarray]]
 Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
@@ -148,6 +148,22 @@ def table(prepared: PackedBuilder, split: str) -> tuple[Spec, Table]:
     if at != rows:
         raise DataError(f"{prepared.data_path}: {split} holds {at} rows where {rows} were written.")
     return spec, out
+
+
+def tables(prepared: PackedBuilder, split: str) -> Iterator[Table]:
+    """All rows of a split, some thousands at a time, in order.
+
+    Raises:
+      DataError: as ``table``.
+    """
+    for block in _read_blocks(prepared, split):
+        yield make_table(
+            block["x"],
+            block["label"].astype(np.int32),
+            block["group"],
+            block.get("mos"),
+            block.get("mos_mask"),
+        )
 
 
 def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
