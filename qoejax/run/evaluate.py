@@ -128,17 +128,21 @@ def _scores(
 ) -> dict[str, Any]:
     """P.1401 figures of service ``q``.
 
-    ``skill`` is over persistence, the same service's score now, if the rows have that.
-    ``skill_over_mean`` is 0 for the training rows' mean score.
+    ``skill`` is over persistence, the same service's score now, on the ``skill_rows`` rows that
+    have one. ``skill_over_mean`` is 0 for the training rows' mean score.
     """
     now = table.persistence(spec)[q]
     rated = mask[:, q]
-    last = true[rated, now] if now is not None and mask[rated, now].all() else None
     target, forecast = true[rated, q], predicted[rated, q]
+    figures = metrics.mos(forecast, target)
+    if now is not None and (known := mask[rated, now]).any():
+        last = true[rated, now][known]
+        paired = metrics.mos(forecast[known], target[known], reference=last)
+        figures["missing"].pop("skill", None)
+        figures["missing"] |= {k: why for k, why in paired["missing"].items() if k == "skill"}
+        figures |= {"skill": paired["skill"], "skill_rows": paired["n"]}
     constant = np.full(len(target), mean[q])
-    return metrics.mos(forecast, target, reference=last) | {
-        "skill_over_mean": scales.skill(target, forecast, constant)
-    }
+    return figures | {"skill_over_mean": scales.skill(target, forecast, constant)}
 
 
 def split_rows(trained: model.Model) -> Examples:
