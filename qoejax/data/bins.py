@@ -5,7 +5,7 @@ record enters the bin in which it *ended*, when the monitor writes it, so that n
 future; only the response of benign transactions is also kept by the bin in which they *began*.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Int32, Int64, UInt64
@@ -81,7 +81,7 @@ class Bins:
             "bits": (len(schema.DISTINCT), sketch.WORDS),
             "spread": (sketch.CLASSES,),
         }
-        kind: dict[str, type[np.generic]] = dict.fromkeys(shapes, np.float64)
+        kind: dict[str, Any] = dict.fromkeys(shapes, np.float64)
         kind |= dict.fromkeys(("began", "label", "spread", *CODED), np.uint32)
         kind["bits"] = np.uint64
         self._bin_s = bin_s
