@@ -94,6 +94,8 @@ class Bins:
         Raises:
           DataError: the records are spread over more than ``MOST_BINS`` bins.
         """
+        if not len(flows.begin):
+            return
         at = self._arrays
         duration = np.rint(flows.sums[:, 0] * _EXACT) / _EXACT
         row, own = self._rows((flows.begin + duration) // self._bin_s)

@@ -25,7 +25,7 @@ READERS: dict[str, Reader] = {
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
 "NAME/CONFIG"."""
 
-READ_BLOCKS = 64  # Blocks fetched per call: large enough to stream, small beside the result.
+READ_BLOCKS = 8  # Blocks fetched per call: as quick as more, and small in memory.
 
 
 def builder(

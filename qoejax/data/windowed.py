@@ -62,7 +62,7 @@ def read(
 ) -> Iterator[float]:
     """Adds a file's usable records to ``bins``, a block at a time; yields the fraction read.
 
-    A record without a time stamp is left out, and counted as "no time".
+    A record that has no time stamp, or would end after 2038, is left out and counted as "no time".
 
     Raises:
       DataError: as ``records.read``, or the records are spread over too many bins.
@@ -70,12 +70,12 @@ def read(
     for rows, done in records.read(file, plan, encode, tally, need_label):
         codes = dict(zip(plan.categorical, rows.codes.T, strict=True))
         begin = codes["ts"].astype(np.int64)
-        timed = begin >= 0
+        sums = np.stack([rows.numeric[:, plan.numeric.index(name)] for name in schema.SUMS], 1)
+        sums = np.maximum(sums, 0.0).astype(np.float64)
+        timed = (begin >= 0) & (begin + sums[:, 0] <= _LATEST)
         missing = int((~timed).sum())
         tally.dropped["no time"] += missing
         tally.kept -= missing
-        sums = np.stack([rows.numeric[:, plan.numeric.index(name)] for name in schema.SUMS], 1)
-        sums = np.maximum(sums, 0.0).astype(np.float64)
         flows = Flows(
             begin=begin[timed],
             sums=sums[timed],

@@ -84,7 +84,8 @@ def features(dense: Dense, bin_s: int) -> Float32[np.ndarray, "B F"]:
         np.where(done > 0, np.exp(_ratio(wait, done)), 0.0),
     )
     stacked = np.concatenate([c.reshape(len(records), -1) for c in columns], 1)
-    return np.ascontiguousarray(stacked, np.float32)
+    most = np.finfo(np.float32).max  # Sums of absurd cells, each of which fits, may not.
+    return np.ascontiguousarray(np.minimum(stacked, most), np.float32)
 
 
 def classes(dense: Dense) -> Int32[np.ndarray, " B"]:
