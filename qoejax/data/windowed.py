@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from qoejax.data import cells, rawfile, recorded, records, sketch, sources, windows
-from qoejax.data.bins import CODED, NONE, OTHER, Bins, Flows
+from qoejax.data.bins import CODED, NONE, OTHER, Bins, Dense, Flows
 from qoejax.data.errors import DataError
 from qoejax.data.packed import Plan, Progress
 from qoejax.data.schema import Level
@@ -22,6 +22,7 @@ FEW = 2000
 """Windows with a forecast to judge below which results are a case study, not evidence."""
 
 SHARD_WINDOWS = 16_384
+PIECE_BINS = 4096
 
 _LATEST = 2**31 - 1  # 2038: seconds must fit into the codes of a category.
 
@@ -93,7 +94,12 @@ def read(
 def blocks(bins: Bins, made: schema.Windows) -> list[windows.Block]:
     """The captures that are long enough for a window, in order of time."""
     found = [(a, b) for a, b in bins.blocks(windows.GAP_S) if b - a + 1 >= made.length]
-    return [windows.block(a, bins.dense(a, b), made) for a, b in found]
+    return [windows.block(a, _pieces(bins, a, b), made) for a, b in found]
+
+
+def _pieces(bins: Bins, first: int, last: int) -> Iterator[Dense]:
+    for at in range(first, last + 1, PIECE_BINS):
+        yield bins.dense(at, min(at + PIECE_BINS - 1, last))
 
 
 def plan(config: str, manual_dir: pathlib.Path, progress: Progress | None) -> Plan:

@@ -5,6 +5,7 @@ the end of its last bin; the scores to be forecast are of transactions that begi
 """
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -46,14 +47,22 @@ class Split(NamedTuple):
     test: list[Int64[np.ndarray, " m"]]
 
 
-def block(first: int, dense: Dense, made: schema.Windows) -> Block:
-    """What a model may see of each bin, and what it should say at the bin's end."""
-    now, now_mask = scores(dense.asked, -made.ahead)
-    ahead, ahead_mask = scores(dense.asked, made.ahead)
+def block(first: int, pieces: Iterable[Dense], made: schema.Windows) -> Block:
+    """What a model may see of each bin, and what it should say at the bin's end.
+
+    ``pieces`` are the block's bins in order; features are made of one piece at a time.
+    """
+    x, label, asked = zip(
+        *((features(piece, made.bin_s), classes(piece), piece.asked) for piece in pieces),
+        strict=True,
+    )
+    asked = np.concatenate(asked)
+    now, now_mask = scores(asked, -made.ahead)
+    ahead, ahead_mask = scores(asked, made.ahead)
     return Block(
         first=first,
-        x=features(dense, made.bin_s),
-        label=classes(dense),
+        x=np.concatenate(x),
+        label=np.concatenate(label),
         mos=np.concatenate([now, ahead], 1),
         mos_mask=np.concatenate([now_mask, ahead_mask], 1),
     )
