@@ -25,7 +25,7 @@ READERS: dict[str, Reader] = {
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
 "NAME/CONFIG"."""
 
-READ_BLOCKS = 8  # Blocks fetched per call: as quick as more, and small in memory.
+READ_BYTES = 1 << 24  # Fetched per call: as quick as more, and small in memory.
 
 
 def builder(
@@ -170,9 +170,14 @@ def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
     """The blocks of a split, in order."""
     try:
         source = prepared.as_data_source(split=split)
-        for start in range(0, len(source), READ_BLOCKS):
-            stop = min(start + READ_BLOCKS, len(source))
-            yield from source.__getitems__(list(range(start, stop)))
+        # A block at first, to see how large blocks are.
+        start, many = 0, 1
+        while start < len(source):
+            stop = min(start + many, len(source))
+            read = source.__getitems__(list(range(start, stop)))
+            many = max(1, READ_BYTES // read[0]["x"].nbytes)
+            yield from read
+            start = stop
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as e:
         raise DataError(f"{prepared.data_path}: cannot read split {split!r} ({e}).") from e
 
