@@ -72,7 +72,7 @@ def read(
         codes = dict(zip(plan.categorical, rows.codes.T, strict=True))
         begin = codes["ts"].astype(np.int64)
         sums = np.stack([rows.numeric[:, plan.numeric.index(name)] for name in schema.SUMS], 1)
-        sums = np.maximum(sums, 0.0).astype(np.float64)
+        sums = np.maximum(sums, 0.0).astype(np.float64)  # No size is below 0.
         timed = (begin >= 0) & (begin + sums[:, 0] <= _LATEST)
         missing = int((~timed).sum())
         tally.dropped["no time"] += missing

@@ -62,6 +62,13 @@ def test_every_window_is_what_plain_python_counts(one):
     assert rated > 40
 
 
+def test_files_are_read_through_the_table_of_readers(one):
+    _, path, (table, _, _) = one
+    found, _, identity = load.read_file(path, SPEC, NAMES)
+    np.testing.assert_array_equal(found.x, table.x)
+    assert set(identity) == {"block", "second"}
+
+
 def test_windows_are_consecutive_bins_and_end_before_their_scores(one):
     _, _, (table, _, identity) = one
     np.testing.assert_array_equal(np.diff(identity["second"]), 10)
@@ -154,6 +161,28 @@ def test_one_capture_is_parted_with_a_gap(tmp_path):
     assert block["test"] == round(0.2 * in_all)
     assert block["train"] == in_all - block["test"] - (7 + 6)
     assert made.info.metadata["rows"] == {k: block[k] for k in ("train", "test")}
+
+
+def test_no_horizon_of_a_training_window_reaches_into_a_test_window():
+    bins_in = (300, 40, 21, 9)
+    blocks = [
+        windows.Block(
+            first=1000 * i,
+            x=np.zeros((n, len(NAMES)), np.float32),
+            label=np.full(n, i, np.int32),  # Each capture has a class of its own.
+            mos=np.ones((n, 4), np.float32),
+            mos_mask=np.ones((n, 4), bool),
+        )
+        for i, n in enumerate(bins_in)
+    ]
+    split = windows.split(blocks, MADE)
+    assert split.rule == "ends of blocks"
+    for n, train, test in zip(bins_in, split.train, split.test, strict=True):
+        assert train[0] == MADE.length - 1
+        if len(test):
+            assert test[-1] == n - 1
+            assert train[-1] + MADE.ahead < test[0] - (MADE.length - 1)
+    assert [len(t) for t in split.test] == [59, 7, 0, 0]  # Too short to be parted.
 
 
 @pytest.mark.parametrize(
