@@ -162,21 +162,25 @@ def _scores(
 ) -> dict[str, Any]:
     """P.1401 figures of service ``q``.
 
-    ``skill`` is over persistence, the same service's score now, if the rows have that.
-    ``skill_over_mean`` is 0 for the training rows' mean score, whose own error is
+    ``skill`` is over persistence, the same service's score now, on the ``skill_rows`` rows that
+    have one. ``skill_over_mean`` is 0 for the training rows' mean score, whose own error is
     ``rmse_of_mean``. ``on_source_scale`` has the errors in the points of the scale that people
     used, where that is not 1 to 5.
     """
     now = table.persistence(spec)[q]
     rated = mask[:, q]
-    last = true[rated, now] if now is not None and mask[rated, now].all() else None
     target, forecast = true[rated, q], predicted[rated, q]
     constant = np.full(len(target), mean[q])
     width = None if half_width is None else half_width[rated]
-    figures = metrics.mos(forecast, target, half_width=width, reference=last) | {
+    figures = metrics.mos(forecast, target, half_width=width) | {
         "skill_over_mean": scales.skill(target, forecast, constant),
         "rmse_of_mean": scales.rmse(target, constant, dof=0),
     }
+    if now is not None and (known := mask[rated, now]).any():
+        paired = metrics.mos(forecast[known], target[known], reference=true[rated, now][known])
+        figures["missing"].pop("skill", None)
+        figures["missing"] |= {k: why for k, why in paired["missing"].items() if k == "skill"}
+        figures |= {"skill": paired["skill"], "skill_rows": paired["n"]}
     if spec.human and (ends := ratings.scale(spec)) != (scales.LOW, scales.HIGH):
         stretch = (ends[1] - ends[0]) / (scales.HIGH - scales.LOW)
         errors = {k: figures[k] and figures[k] * stretch for k in ("rmse", "mae", "rmse_of_mean")}
