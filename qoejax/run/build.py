@@ -156,11 +156,14 @@ def clean(
     Both are judged on the columns that the model sees. Where people rated, equal rows are different
     opinions: all stay.
     """
-    d = config.data
-    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
-    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
+    flat = np.ascontiguousarray(rows.x[:, :, retained(config, spec)]).reshape(len(rows.label), -1)
     keep, report = split.clean(flat, rows.label)
     return (np.arange(len(rows.label)) if spec.human else keep), report
+
+
+def retained(config: ml_collections.ConfigDict, spec: table.Spec) -> list[int]:
+    """Indices of the columns that the model may see."""
+    return preprocess.retained(spec, tuple(config.data.keep), tuple(config.data.drop))
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:

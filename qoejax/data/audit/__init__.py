@@ -36,7 +36,7 @@ class Audit(NamedTuple):
     scored_rows: int
     classes: dict[str, int]
     metric: str
-    default_columns: int
+    default_names: tuple[str, ...]
     other_columns: int
     cleaning: dict[str, int | float]
     scores: Scores | None
@@ -44,34 +44,49 @@ class Audit(NamedTuple):
     best: tuple[str, float] | None
     findings: tuple[Finding, ...]
 
+    @property
+    def default_columns(self) -> int:
+        """Number of columns that a model sees."""
+        return len(self.default_names)
 
-def leaks(audit: Audit, scopes: Collection[str] = ("default", "other", "raw", "split")) -> list[Finding]:
-    """The findings beyond their limit, in some scopes."""
-    return [f for f in audit.findings if f.severity == LEAK and f.scope in scopes]
+
+def leaks(audit: Audit, *scopes: str) -> list[Finding]:
+    """The findings beyond their limit, in some scopes or in all."""
+    return [f for f in audit.findings if f.severity == LEAK and (not scopes or f.scope in scopes)]
 
 
 def audit_tables(
-    spec: table.Spec, train: table.Table, test: table.Table, *, keep: Sequence[str] = (), seed: int = 0
+    spec: table.Spec,
+    train: table.Table,
+    test: table.Table,
+    *,
+    default: Collection[str],
+    seed: int = 0,
 ) -> Audit:
-    """Audits the splits of a prepared dataset, each without its duplicates and conflicts.
+    """Audits two sides of a split, each without its duplicates and conflicts.
+
+    Args:
+      spec: what the tables mean.
+      train: rows to learn from.
+      test: rows to try.
+      default: names of the columns that a model sees.
+      seed: of samples and of the reference.
 
     Raises:
-      DataError: a side has no row with a known target, or ``keep`` names no column.
+      DataError: a side has no row with a known target, or no column is left.
     """
     rows = len(train.label) + len(test.label)
-    equal = dict.fromkeys(("duplicates", "conflict_rows"), 0)
+    equal: dict[str, int | float] = dict.fromkeys(("duplicates", "conflict_rows"), 0)
     if not spec.human:
-        train, test = (_clean_table(spec, side, keep, equal) for side in (train, test))
-    made = frames.of_tables(spec, train, test, keep=keep)
-    made = _thinned(made, seed)
-    return audit_frame(made, rows=rows, cleaning=dict(equal), seed=seed)
+        train, test = (_clean_table(spec, side, default, equal) for side in (train, test))
+    made = _thinned(frames.of_tables(spec, train, test, default), seed)
+    return audit_frame(made, rows=rows, cleaning=equal, more=findings.constants(made), seed=seed)
 
 
 def _clean_table(
-    spec: table.Spec, rows: table.Table, keep: Sequence[str], equal: dict[str, int]
+    spec: table.Spec, rows: table.Table, default: Collection[str], equal: dict[str, int | float]
 ) -> table.Table:
-    seen = set(table.retained(spec, keep))
-    columns = [j for j, c in enumerate(spec.columns) if c.name in seen]
+    columns = [j for j, c in enumerate(spec.columns) if c.name in default]
     flat = np.ascontiguousarray(rows.x[:, :, columns]).reshape(len(rows.label), -1)
     kept, report = split.clean(flat, rows.label)
     for name in equal:
@@ -85,18 +100,20 @@ def audit_raw(
     level: Level | None = None,
     label: str = "",
     target: str = "",
-    group: str = "",
+    group: Sequence[str] = (),
+    pattern: str = "",
     default: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Audit:
-    """Audits files as they lie: every column as spelt, and the default columns as a model sees them.
+    """Audits files as they lie: every column as spelt, the default ones as a model sees them.
 
     Args:
       raw: the cells of the files.
       level: the dataset's form, if it has one.
       label: column of the classes; or
       target: column of the scores.
-      group: column whose values must not stand on both sides, such as a person; "" for none.
+      group: columns that together name who must not stand on both sides, such as a person.
+      pattern: regular expression for the part of that name that counts, "" for all of it.
       default: columns that a model sees; all if None.
       seed: of samples and of the reference.
 
@@ -104,8 +121,8 @@ def audit_raw(
       DataError: a named column is not there, or no row has a target.
     """
     goal, rows = _target(raw, level, label, target)
-    owner = rawcells.find(raw, group).code[rows] if group else None
-    aside = [rawcells.find(raw, name).name for name in (label, target, group) if name]
+    owner = rawcells.owners(raw, group, pattern)[rows] if group else None
+    aside = [rawcells.find(raw, name).name for name in (label, target, *group) if name]
     raw = rawcells.take(raw, rows, aside)
     columns = rawcells.columns(raw, level, default)
     whole = Frame(tuple(columns), goal, (), np.zeros(0, np.int64))
@@ -140,7 +157,7 @@ def audit_frame(
         scored_rows=frame.rows,
         classes=dict(zip(names, counts, strict=True)),
         metric=frame.target.metric,
-        default_columns=len(frame.default),
+        default_names=tuple(c.name for c in frame.default),
         other_columns=len(frame.columns) - len(frame.default),
         cleaning=cleaning,
         scores=scores,

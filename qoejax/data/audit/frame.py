@@ -4,7 +4,7 @@ A ``Frame`` comes from a prepared dataset (``of_tables``), from raw cells (``cel
 any arrays (``make_frame``); every check takes one and knows nothing of builders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -144,21 +144,20 @@ def take(frame_columns: Sequence[Column], rows: Int64[np.ndarray, " n"]) -> tupl
 
 
 def of_tables(
-    spec: table.Spec, train: table.Table, test: table.Table, *, keep: Sequence[str] = ()
+    spec: table.Spec, train: table.Table, test: table.Table, default: Collection[str]
 ) -> Frame:
-    """A prepared dataset's splits: the last record of each window, against the label.
+    """Two sides of a split: the last record of each window, against the label.
 
     Where people rated (``spec.human``) the target is the first service's score. Rows without a
     known target are left out.
 
     Raises:
-      DataError: a side has no row with a known target, or ``keep`` names no column.
+      DataError: a side has no row with a known target, or no column is left.
     """
-    seen = set(table.retained(spec, keep))
     both = [_known(spec, rows, side) for rows, side in ((train, "training"), (test, "test"))]
     rows = table.concatenate(both)
     columns = [
-        column(c.name, rows.x[:, -1, j], nominal=c.kind == table.CATEGORICAL, default=c.name in seen)
+        column(c.name, rows.x[:, -1, j], nominal=c.kind == table.CATEGORICAL, default=c.name in default)
         for j, c in enumerate(spec.columns)
     ]
     target = (

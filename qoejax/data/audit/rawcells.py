@@ -1,6 +1,7 @@
 """Raw files as cells: every column as it is spelt, whatever the dataset (NumPy, pyarrow, host)."""
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -171,6 +172,25 @@ def scores(raw: Raw, name: str) -> np.ndarray:
     if not np.isfinite(values).any():
         raise DataError(f"{raw.paths[0]}: column {name!r} holds no number; expected scores.")
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def owners(raw: Raw, names: Sequence[str], pattern: str = "") -> Int64[np.ndarray, " N"]:
+    """Index of each row's owner: the texts of some columns together, or the part of them that a
+    regular expression finds.
+
+    Raises:
+      DataError: there is no such column.
+    """
+    spelt = [find(raw, name) for name in names]
+    places = np.stack([c.code for c in spelt], 1)
+    rows, inverse = np.unique(places, axis=0, return_inverse=True)
+    known: dict[str, int] = {}
+    codes = []
+    for row in rows:
+        text = " ".join(c.text[i].strip() for c, i in zip(spelt, row, strict=True))
+        found = re.search(pattern, text) if pattern else None
+        codes.append(known.setdefault(found[0] if found else text, len(known)))
+    return np.array(codes, np.int64)[inverse.ravel()]
 
 
 def find(raw: Raw, name: str) -> Cells:
