@@ -35,10 +35,13 @@ def main() -> dict[str, Any]:
     """Audits, prints the findings to stderr and returns the summary."""
     from qoejax.run import audit, model
 
-    workdir = None if _WORKDIR.value is None else pathlib.Path(_WORKDIR.value)
-    trained = None if workdir is None else model.load(workdir)
+    gate = trained = workdir = None
+    if _WORKDIR.value is not None:
+        workdir = pathlib.Path(_WORKDIR.value)
+        trained = model.load(workdir)
     what, found = _audited(trained)
-    gate = None if workdir is None else audit.gate(found, workdir, trained.spec)
+    if trained is not None and workdir is not None:
+        gate = audit.gate(found, workdir, trained.spec)
     print(audit.text(found, gate), file=sys.stderr)
     result = audit.summary(what, found, gate)
     if _OUTPUT.value:

@@ -10,7 +10,7 @@ import numpy as np
 from qoejax.data import audit, load, schema, table
 from qoejax.data.audit import rawcells
 from qoejax.data.audit.findings import LEAK, MARGIN, Finding
-from qoejax.run import build, files, model, pages
+from qoejax.run import build, files, model, pages, tables
 from qoejax.run.errors import RunError
 
 SCOPES = {
@@ -38,8 +38,8 @@ def of_dataset(
 def of_run(trained: model.Model) -> audit.Audit:
     """The splits that a run trained and was tested on, with the columns that its model may see."""
     config = build.from_plain(trained.config)
-    spec, train, test = build.tables(config)
-    return audit.audit_tables(spec, train, test, default=_of_model(trained.spec, config))
+    spec, train, test, _ = tables.tables(config)
+    return audit.audit_tables(spec, train, test, default=_of_model(spec, config))
 
 
 def of_files(
@@ -89,7 +89,7 @@ def _seen(spec: table.Spec, keep: Sequence[str], drop: Sequence[str]) -> list[st
 
 
 def _of_model(spec: table.Spec, config: ml_collections.ConfigDict) -> list[str]:
-    return [spec.columns[j].name for j in build.retained(config, spec)]
+    return [spec.columns[j].name for j in tables.retained(config, spec)]
 
 
 def default_of(trained: model.Model) -> list[str]:
@@ -106,10 +106,8 @@ def gate(found: audit.Audit, workdir: pathlib.Path, spec: table.Spec) -> dict[st
     if found.best is None:
         raise RunError(f"no sentinel can be held against the model: {found.why}")
     summary = files.read_json(workdir / "evaluation.json", "the metrics of a finished run")
-    if spec.human:
-        score = summary[table.MOS][spec.services[0].key]["plcc"]
-    else:
-        score = summary["macro_f1"]
+    rated = spec.human and summary[table.MOS][spec.services[0].key]
+    score = rated["plcc"] if rated else summary["macro_f1"]
     name, best = found.best
     return {
         "metric": found.metric,

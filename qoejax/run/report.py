@@ -103,4 +103,3 @@ def write(
     path = workdir / "report.html"
     files.write_bytes(path, page.encode())
     return path
-

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from qoejax.data import split, table
-from qoejax.data.audit import frame as frames
 from qoejax.data.audit import findings, rawcells, rawfindings
+from qoejax.data.audit import frame as frames
 from qoejax.data.audit.findings import LEAK, LEAST_ROWS, Finding, Scores
 from qoejax.data.audit.frame import Column, Frame, Target
 from qoejax.data.errors import DataError
@@ -135,7 +135,8 @@ def audit_raw(
         group=None if owner is None else owner[kept],
         by_group=bool(group),
     )
-    return audit_frame(_thinned(made, seed), rows=len(raw.file), cleaning=equal, more=found, seed=seed)
+    made = _thinned(made, seed)
+    return audit_frame(made, rows=len(raw.file), cleaning=equal, more=found, seed=seed)
 
 
 def audit_frame(
@@ -175,7 +176,7 @@ def _unscorable(frame: Frame) -> str:
     if frame.rows < LEAST_ROWS:
         return f"{frame.rows} different rows are too few to score a rule on ({LEAST_ROWS} needed)"
     if frame.target.names and np.sort(counts)[-2] < LEAST_OF_CLASS:
-        return f"only one class has {LEAST_OF_CLASS} different rows, so no rule can be scored on them"
+        return f"only one class has {LEAST_OF_CLASS} different rows: no rule can be scored on them"
     if any(not len(train) or not len(test) for train, test in frame.sides):
         return "all rows share one group, so none can be kept apart"
     return ""

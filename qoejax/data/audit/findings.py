@@ -118,16 +118,17 @@ def _column(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Fi
             "{} distinct names tell the target apart: who, not what",
         ),
         "row number": (numbered, "{} numbers in a row: the place in a file that was not shuffled"),
-        "time": (order.is_clock(column), "holds an absolute time ({:.0%} pure blocks): when, not what"),
-    }  # fmt: skip
+        "time": (
+            order.is_clock(column),
+            "holds an absolute time ({:.0%} pure blocks): when, not what",
+        ),
+    }
     for name, (holds, reason) in gains.items():
         if holds:
             detail = order.block_purity(frame, column) if name == "time" else len(column.value)
             severity = LEAK if skill >= MARGIN else NOTE
-            out.append(
-                Finding(severity, name, scope_of(column), column.name, skill, MARGIN,
-                        reason.format(detail))
-            )  # fmt: skip
+            why, where = reason.format(detail), scope_of(column)
+            out.append(Finding(severity, name, where, column.name, skill, MARGIN, why))
     return out
 
 
@@ -141,8 +142,8 @@ def _dominates(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list
         f"columns ({scores.reference:.3f})"
     )
     alone = len(frame.default) == 1 and column.default
-    severity = NOTE if alone else LEAK
-    return [Finding(severity, "single column", scope_of(column), column.name, rule.best, limit, reason)]
+    severity, where = NOTE if alone else LEAK, scope_of(column)
+    return [Finding(severity, "single column", where, column.name, rule.best, limit, reason)]
 
 
 def _groups(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Finding]:
@@ -161,8 +162,8 @@ def _groups(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Fi
         "both: the size of the window that records were cut in"
     )
     share = sum(sizes) / len(np.unique(frame.target.value))
-    return [Finding(LEAK, "window size", scope_of(column), column.name, share,
-                    windows.LEAST_SHARE, reason)]  # fmt: skip
+    where, limit = scope_of(column), windows.LEAST_SHARE
+    return [Finding(LEAK, "window size", where, column.name, share, limit, reason)]
 
 
 def _knows_too_much(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Finding]:
@@ -197,15 +198,18 @@ def _split(frame: Frame, scores: Scores) -> list[Finding]:
     if twins.equal > 0:
         # People who rate the same thing are no twins: each has an opinion.
         severity = LEAK if twins.equal > EQUAL_ROWS and frame.target.names else NOTE
-        out.append(Finding(severity, "equal rows", "split", "", twins.equal, EQUAL_ROWS,
-                           "share of test rows that some training row equals"))  # fmt: skip
+        reason = "share of test rows that some training row equals"
+        out.append(Finding(severity, "equal rows", "split", "", twins.equal, EQUAL_ROWS, reason))
     if twins.near > twins.equal:
-        out.append(Finding(NOTE, "nearly equal rows", "split", "", twins.near, float("nan"),
-                           f"share of test rows with a training row within {neighbours.NEAR:g} in "
-                           f"every column's ranks; its label scores {twins.twin_score:.3f}"))  # fmt: skip
+        reason = (
+            f"share of test rows with a training row within {neighbours.NEAR:g} in every column's "
+            f"ranks; its target scores {twins.twin_score:.3f}"
+        )
+        nothing = float("nan")
+        out.append(Finding(NOTE, "nearly equal rows", "split", "", twins.near, nothing, reason))
     if gain >= MARGIN:
-        out.append(Finding(LEAK, "label shuffle", "split", "", gain, MARGIN,
-                           "shuffled training labels still predict: they travel another way"))  # fmt: skip
+        reason = "shuffled training targets still predict: they travel another way"
+        out.append(Finding(LEAK, "label shuffle", "split", "", gain, MARGIN, reason))
     return out
 
 
@@ -234,6 +238,8 @@ def constants(frame: Frame) -> list[Finding]:
     for c in frame.columns:
         share = float(np.bincount(c.code).max(initial=0) / max(1, len(c.code)))
         if share >= NEAR_CONSTANT:
-            what = "holds one value only" if len(c.value) == 1 else f"one value in {share:.2%} of rows"
-            out.append(Finding(NOTE, "constant", scope_of(c), c.name, share, NEAR_CONSTANT, what))
+            reason = "holds one value only"
+            if len(c.value) > 1:
+                reason = f"one value in {share:.2%} of rows"
+            out.append(Finding(NOTE, "constant", scope_of(c), c.name, share, NEAR_CONSTANT, reason))
     return out

@@ -29,8 +29,7 @@ def reference(
 
     def predict(side: Side, known: np.ndarray) -> np.ndarray:
         train, test = (
-            np.stack([sentinels.cut(o[side[0]], o[rows], BINS) for o in orders], 1)
-            for rows in side
+            np.stack([sentinels.cut(o[side[0]], o[rows], BINS) for o in orders], 1) for rows in side
         )
         learnt = rng.permutation(known) if shuffle else known
         trees = TREES // 3 if shuffle else TREES

@@ -157,7 +157,12 @@ def of_tables(
     both = [_known(spec, rows, side) for rows, side in ((train, "training"), (test, "test"))]
     rows = table.concatenate(both)
     columns = [
-        column(c.name, rows.x[:, -1, j], nominal=c.kind == table.CATEGORICAL, default=c.name in default)
+        column(
+            c.name,
+            rows.x[:, -1, j],
+            nominal=c.kind == table.CATEGORICAL,
+            default=c.name in default,
+        )
         for j, c in enumerate(spec.columns)
     ]
     target = (

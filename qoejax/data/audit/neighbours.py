@@ -58,8 +58,10 @@ def _side(
         rng.choice(rows, most, replace=False) if len(rows) > most else rows
         for rows, most in zip(side, (MOST_TRAIN, MOST_TEST), strict=True)
     )
-    points = [np.stack([_place(c, train, rows) for c in frame.default], 1) for rows in (train, test)]
-    distance, nearest = scipy.spatial.cKDTree(points[0]).query(points[1], p=np.inf)
+    known_at, asked_at = (
+        np.stack([_place(c, train, rows) for c in frame.default], 1) for rows in (train, test)
+    )
+    distance, nearest = scipy.spatial.KDTree(known_at).query(asked_at, p=np.inf)
     known = frame.target.value[train]
     usual = np.bincount(known).argmax() if frame.target.names else known.mean()
     return test, distance <= NEAR, known[nearest], np.full(len(test), usual)
@@ -75,9 +77,7 @@ def _place(
     return (left + right) / (2 * len(train))
 
 
-def cross_duplicates(
-    train: Float32[np.ndarray, "N D"], test: Float32[np.ndarray, "M D"]
-) -> int:
+def cross_duplicates(train: Float32[np.ndarray, "N D"], test: Float32[np.ndarray, "M D"]) -> int:
     """Number of test rows that are equal to some training row."""
     train_hash, test_hash = split.row_hash(train), split.row_hash(test)
     here = np.flatnonzero(np.isin(train_hash, test_hash))

@@ -37,8 +37,10 @@ def is_row_number(column: Column) -> bool:
 
 
 def is_clock(column: Column) -> bool:
-    """Whether a column holds a time: declared so, or numbers far from 0 beside their spread,
-    in at most ``BANDS`` bands: days of capture, or units."""
+    """Whether a column holds a time: declared so, or numbers far from 0 beside their spread.
+
+    There may be a few bands of them: days of capture, or units.
+    """
     if column.clock:
         return True
     if column.nominal or len(column.value) < UNIQUE * len(column.code) or len(column.code) < MANY:

@@ -16,7 +16,7 @@ from qoejax.data.table import CATEGORICAL
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 NUMBERS = 0.95
-"""Without a schema, a column with this share of numbers among its cells that are not empty is one."""
+"""Share of numbers among cells that are not empty, from which a column without schema is one."""
 
 
 class Cells(NamedTuple):
@@ -109,8 +109,11 @@ def columns(raw: Raw, level: Level | None, default: Sequence[str] | None = None)
     for name, spelt in raw.cells.items():
         found = known.get(plain(name))
         is_default = seen is None or plain(name) in seen
-        kind = _kind(spelt) if found is None else "nominal" if found.kind == CATEGORICAL else "number"
-        kind = "clock" if found is not None and found.name in clocks else kind
+        if found is None:
+            kind = _kind(spelt)
+        else:
+            kind = "nominal" if found.kind == CATEGORICAL else "number"
+            kind = "clock" if found.name in clocks else kind
         made = _column(spelt, kind, zero)
         out.append(made._replace(default=is_default))
     return out
@@ -175,8 +178,9 @@ def scores(raw: Raw, name: str) -> np.ndarray:
 
 
 def owners(raw: Raw, names: Sequence[str], pattern: str = "") -> Int64[np.ndarray, " N"]:
-    """Index of each row's owner: the texts of some columns together, or the part of them that a
-    regular expression finds.
+    """Index of each row's owner: the texts of some columns together.
+
+    With a ``pattern`` (a regular expression), only the part of them that it finds.
 
     Raises:
       DataError: there is no such column.

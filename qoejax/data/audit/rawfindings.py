@@ -11,7 +11,9 @@ SHIFTED = 0.01
 """Share of a column's cells that cannot be what it holds, beyond which it has been shifted."""
 
 
-def judge(raw: Raw, columns: list[Column], declared: dict[str, str], target: Target) -> list[Finding]:
+def judge(
+    raw: Raw, columns: list[Column], declared: dict[str, str], target: Target
+) -> list[Finding]:
     """Findings on the cells of every column.
 
     Args:
@@ -37,7 +39,8 @@ def _shifted(spelt: Cells, read: Column, expected: str) -> list[Finding]:
         return []
     held = {spelling.form(t): t for t in (spelt.text[c] for c in np.unique(spelt.code[rows]))}
     severity = LEAK if share >= SHIFTED else NOTE
-    reason = f"should hold a {expected} but holds {', '.join(map(repr, held.values()))}: cells were shifted"
+    shown = ", ".join(map(repr, held.values()))
+    reason = f"should hold a {expected} but holds {shown}: cells were shifted"
     return [Finding(severity, "shifted", scope_of(read), spelt.name, share, SHIFTED, reason)]
 
 
@@ -60,7 +63,7 @@ def _spelling(spelt: Cells, read: Column, target: Target) -> list[Finding]:
     gain = _gain(target, rows, found.value[rows], found.spelling[rows])
     severity = LEAK if gain >= MARGIN else NOTE
     first, second = found.example
-    reason = f"{found.rows} rows hold values spelt in several ways, such as {first!r} and {second!r}"
+    reason = f"{found.rows} rows hold values that are spelt variously: {first!r} and {second!r}"
     if severity == LEAK:
         reason += "; the spelling tells the target"
     return [Finding(severity, "spelling", "raw", read.name, gain, MARGIN, reason)]

@@ -103,7 +103,6 @@ def _value(text: str) -> str:
 def _styles(text: str) -> int:
     """How a cell is spelt, its value apart: padding, case, point, exponent, hexadecimal."""
     bare = text.strip()
-    marks = (
-        text != bare, bare != bare.casefold(), "." in bare, "e" in bare.casefold(), bare[:2] == "0x",
-    )  # fmt: skip
+    low = bare.casefold()
+    marks = (text != bare, bare != low, "." in low, "e" in low, "x" in low)
     return sum(1 << i for i, mark in enumerate(marks) if mark)

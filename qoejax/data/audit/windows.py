@@ -83,7 +83,7 @@ def grain(columns: Sequence[Column]) -> Int64[np.ndarray, " N"] | None:
 
 def _is_mean(column: Column) -> bool:
     value = column.value
-    inside = not column.nominal and 3 <= len(value) and value[0] >= 0 and value[-1] <= 1
+    inside = not column.nominal and len(value) >= 3 and value[0] >= 0 and value[-1] <= 1
     return bool(inside) and float((_grain(value) < len(GRID)).mean()) > 0.9
 
 
