@@ -130,6 +130,7 @@ def summary(what: str, found: audit.Audit, gate: dict[str, Any] | None) -> dict[
         "columns": {"default": found.default_columns, "other": found.other_columns},
         "metric": found.metric,
         "constant": scores and scores.constant,
+        "chance": scores and scores.chance,
         "reference": scores and scores.reference,
         "shuffled": scores and scores.shuffled,
         "best_sentinel": found.best and dict(zip(("name", "score"), found.best, strict=True)),

@@ -2,7 +2,7 @@
 
 A finding is a ``leak`` when it crosses its rule's limit, else a ``note``. Ten points (0.10 of
 macro-F1 or PLCC) is the one margin: a rule that should fail may come no closer to a model, and a
-column that may know nothing may gain no more over saying the commonest class.
+column that may know nothing may gain no more over chance.
 """
 
 from typing import NamedTuple
@@ -43,13 +43,15 @@ class Finding(NamedTuple):
 class Scores(NamedTuple):
     """Figures that findings are judged by; all on rows that were not learnt from.
 
+    ``constant`` always says the commonest class, ``chance`` is the most that knowing nothing gives.
     ``reference`` is the forest on the default columns, ``shuffled`` the same after the training
-    targets were permuted, ``constant`` what nothing gives. ``grain`` is the rule on the window size
+    targets were permuted. ``grain`` is the rule on the window size
     that the default columns' flag means betray, NaN where they betray none.
     """
 
     metric: str
     constant: float
+    chance: float
     reference: float
     shuffled: float
     rules: tuple[Rule, ...]
@@ -71,6 +73,7 @@ def measure(frame: Frame, *, seed: int = 0) -> Scores:
     return Scores(
         metric=frame.target.metric,
         constant=sentinels.constant(frame),
+        chance=sentinels.chance(frame),
         reference=forest.reference(frame, frame.default, seed=seed),
         shuffled=forest.reference(frame, frame.default, seed=seed, shuffle=True),
         rules=sentinels.rules(frame),
@@ -108,7 +111,7 @@ def scope_of(column: Column) -> str:
 
 
 def _column(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Finding]:
-    skill = rule.best - scores.constant
+    skill = rule.best - scores.chance
     checks = [_knows_too_much, _same_scale] if frame.target.names == () else [_dominates, _groups]
     out = [f for check in checks for f in check(frame, scores, column, rule)]
     numbered = order.is_row_number(column)
@@ -135,7 +138,7 @@ def _column(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Fi
 def _dominates(frame: Frame, scores: Scores, column: Column, rule: Rule) -> list[Finding]:
     """One column of many comes close to a model of all default ones."""
     limit = scores.reference - MARGIN
-    if rule.best < max(limit, scores.constant + MARGIN):
+    if rule.best < max(limit, scores.chance + MARGIN):
         return []
     reason = (
         f"a {rule.how} of this column alone is within {MARGIN:.0%} of a forest on all default "
@@ -193,7 +196,7 @@ def _same_scale(frame: Frame, scores: Scores, column: Column, rule: Rule) -> lis
 
 def _split(frame: Frame, scores: Scores) -> list[Finding]:
     """Rows on both sides, and labels that travel some other way."""
-    twins, gain = scores.neighbours, scores.shuffled - scores.constant
+    twins, gain = scores.neighbours, scores.shuffled - scores.chance
     out = []
     if twins.equal > 0:
         # People who rate the same thing are no twins: each has an opinion.
@@ -224,7 +227,7 @@ def _grain(frame: Frame, scores: Scores) -> list[Finding]:
     if fine[most] - fine[fewest] < MARGIN:
         return []
     limit = scores.reference - MARGIN
-    severity = LEAK if scores.grain >= max(limit, scores.constant + MARGIN) else NOTE
+    severity = LEAK if scores.grain >= max(limit, scores.chance + MARGIN) else NOTE
     reason = (
         f"flag means off the grid of 0.1: {fine[most]:.0%} of {most} rows, {fine[fewest]:.0%} of "
         f"{fewest} rows; the grain alone scores {scores.grain:.3f}"

@@ -8,7 +8,7 @@ the value of a random row of the node, and all nodes of a depth are split at onc
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int, Int64, Shaped
 
 from qoejax.data.audit import sentinels
 from qoejax.data.audit.frame import Column, Frame, Side, score, try_all
@@ -17,7 +17,8 @@ TREES = 24
 DEPTH = 16
 BINS = 256
 
-Gain = Callable[[Int64[np.ndarray, " n"], int], Float64[np.ndarray, " nodes"]]
+Gain = Callable[[np.ndarray, int], np.ndarray]
+"""Goodness [nodes] of a split, from 2 * node + side of each row and the number of nodes."""
 
 
 def reference(
@@ -40,9 +41,9 @@ def reference(
 
 
 def forest(
-    train: Int64[np.ndarray, "n D"],
+    train: Int[np.ndarray, "n D"],
     known: Shaped[np.ndarray, " n"],
-    test: Int64[np.ndarray, "m D"],
+    test: Int[np.ndarray, "m D"],
     classes: int,
     rng: np.random.Generator,
     *,
@@ -51,7 +52,7 @@ def forest(
 ) -> Float64[np.ndarray, "m C"]:
     """Mean class shares of the leaves that test rows fall into; mean scores [m, 1] if no classes.
 
-    Test rows ride along as the trees grow, so no tree is kept.
+    Test rows ride along as the trees grow, so no tree is kept. Cells are below 2**15.
     """
     n, both = len(train), np.concatenate([train, test]).astype(np.int16)
     total = np.zeros((len(test), max(classes, 1)))
@@ -68,7 +69,7 @@ def forest(
 
 
 def _grow(
-    x: Int64[np.ndarray, "N D"], n: int, gain: Gain, depth: int, rng: np.random.Generator
+    x: Int[np.ndarray, "N D"], n: int, gain: Gain, depth: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, " N"]:
     """Leaf of each row; the first ``n`` rows decide the splits, the others follow."""
     width = x.shape[1]
@@ -105,12 +106,12 @@ def _renumber(node: Int64[np.ndarray, " N"], n: int) -> Int64[np.ndarray, " N"]:
 def _gain(known: Shaped[np.ndarray, " n"], classes: int) -> Gain:
     """Sum over both sides of (sum of targets)^2 / rows: Gini or variance, up to a constant."""
 
-    def of_classes(side: Int64[np.ndarray, " n"], nodes: int) -> Float64[np.ndarray, " nodes"]:
+    def of_classes(side: np.ndarray, nodes: int) -> np.ndarray:
         joint = np.bincount(side * classes + known, minlength=2 * nodes * classes)
         joint = joint.reshape(nodes, 2, classes).astype(np.float64)
         return ((joint**2).sum(2) / np.maximum(joint.sum(2), 1)).sum(1)
 
-    def of_scores(side: Int64[np.ndarray, " n"], nodes: int) -> Float64[np.ndarray, " nodes"]:
+    def of_scores(side: np.ndarray, nodes: int) -> np.ndarray:
         total = np.bincount(side, weights=known, minlength=2 * nodes)
         count = np.bincount(side, minlength=2 * nodes)
         return (total**2 / np.maximum(count, 1)).reshape(nodes, 2).sum(1)

@@ -33,7 +33,8 @@ def is_row_number(column: Column) -> bool:
     value, rows = column.value, len(column.code)
     if column.nominal or rows < 2 * MANY or len(value) < rows:
         return False
-    return bool((value == np.round(value)).all()) and value[-1] - value[0] < 2 * rows
+    whole = bool((value == np.round(value)).all())
+    return whole and bool(value[-1] - value[0] < 2 * rows)
 
 
 def is_clock(column: Column) -> bool:

@@ -74,6 +74,16 @@ def constant(frame: Frame) -> float:
     return score(frame.target, *try_all(frame, common))
 
 
+def chance(frame: Frame) -> float:
+    """What knowing nothing gives: the better of a constant and of guessing by the class shares.
+
+    A guess drawn from the classes' own shares has an expected macro-F1 of about 1/C.
+    """
+    if not frame.target.names:
+        return 0.0
+    return max(constant(frame), 1 / len(np.unique(frame.target.value)))
+
+
 def cut(
     fit: Shaped[np.ndarray, " n"], values: Shaped[np.ndarray, " m"], bins: int
 ) -> Int64[np.ndarray, " m"]:

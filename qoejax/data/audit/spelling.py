@@ -18,10 +18,8 @@ FORMS = ("empty", "number", "hexadecimal", "time", "address", "text")
 LEAST = 0.01
 """Share of a column's cells below which another form is a stray."""
 
-_ADDRESS = re.compile(
-    r"(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}|[0-9a-f]*:[0-9a-f:]*:[0-9a-f:.]*",
-    re.IGNORECASE,
-)
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}", re.IGNORECASE)
+_LONG_ADDRESS = re.compile(r"[0-9a-f]*:[0-9a-f:]*:[0-9a-f:.]*", re.IGNORECASE)
 
 
 class Variants(NamedTuple):
@@ -46,7 +44,9 @@ def form(text: str) -> str:
         return "hexadecimal" if "x" in bare.casefold() else "number"
     if _ADDRESS.fullmatch(bare):
         return "address"
-    return "time" if np.isfinite(cells.clock(bare)) else "text"
+    if np.isfinite(cells.clock(bare)):
+        return "time"
+    return "address" if _LONG_ADDRESS.fullmatch(bare) else "text"
 
 
 def forms(spelt: Cells) -> Int64[np.ndarray, " N"]:
