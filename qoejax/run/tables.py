@@ -104,7 +104,8 @@ def other_rows(
             "(config.data.view='shared') can be tried on another"
         )
     spec, rows = load.table(load.builder(name, data_dir or config.data.dir or None), "test")
-    rows = shared_view.align(model, *shared_view.apply(spec, rows))
+    needed = {model.columns[j].name for j in retained(config, model)}
+    rows = shared_view.align(model, needed, *shared_view.apply(spec, rows))
     return table.take(rows, clean(config, model, rows)[0])
 
 

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
-from qoejax.data.audit import findings, frame, order, windows
+from qoejax.data.audit import findings, forest, frame, order, windows
 
 ROWS = 1600
 LABEL = np.arange(ROWS) % 8
 NAMES = tuple("abcdefgh")
 FLOOD = LABEL < 4
+
+
+@pytest.fixture(autouse=True)
+def small_forest(monkeypatch):
+    monkeypatch.setattr(forest, "TREES", 9)
 
 
 def of(*columns):

@@ -6,13 +6,18 @@ import pyarrow.parquet
 import pytest
 
 from qoejax.data import audit, schema, table
-from qoejax.data.audit import rawcells, spelling
+from qoejax.data.audit import forest, rawcells, spelling
 from qoejax.data.errors import DataError
 from tests.data import dummy
 
 RNG = np.random.default_rng(0)
 ROWS = 600
 LABEL = np.array(["normal", "flood", "scan"])[np.arange(ROWS) % 3]
+
+
+@pytest.fixture(autouse=True)
+def small_forest(monkeypatch):
+    monkeypatch.setattr(forest, "TREES", 9)
 
 
 def write(path, **columns):
@@ -84,9 +89,8 @@ def test_a_shifted_file_is_found_without_any_other_class(tmp_path):
     lines = dummy.table(name, 60, only=["MITM"])
     at = lines[0].index("frame.time")
     level = schema.find(name)
-    common = dict(
-        level=level, label="Attack_type", default=table.retained(schema.spec_of(level))
-    )  # fmt: skip
+    default = table.retained(schema.spec_of(level))
+    common = {"level": level, "label": "Attack_type", "default": default}
     sound = dummy.write(tmp_path / "sound.csv", lines)
     assert found(run(sound, **common), "frame.time") == set()
     for i, line in enumerate(lines[1:]):

@@ -14,6 +14,11 @@ from qoejax.data.errors import DataError
 CLASSES = 3
 
 
+@pytest.fixture(autouse=True)
+def small_forest(monkeypatch):
+    monkeypatch.setattr(forest, "TREES", 9)
+
+
 def table(rows=1600, seed=0):
     """A column that hints at the label, one of noise, and two that only together tell it."""
     rng = np.random.default_rng(seed)
@@ -72,7 +77,7 @@ def test_many_names_that_tell_the_class_are_an_identity():
     columns["host"] = rng.integers(0, 200, len(label)) + 200.0 * label
     columns["kind"] = rng.integers(0, 200, len(label)).astype(float)
     columns["proto"] = (label > 0).astype(float)
-    flags = dict.fromkeys(("host", "kind", "proto"), {"nominal": True, "default": False})
+    flags = {n: {"nominal": True, "default": False} for n in ("host", "kind", "proto")}
     found = judged(make(columns, label, **flags))
     assert "identity" in rules_of(found, "host")
     assert rules_of(found, "kind") == set()  # Many names, but they say nothing.

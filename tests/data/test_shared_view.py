@@ -34,7 +34,9 @@ def test_a_connection_of_ton_iot():
     for i in range(len(rows.label)):
         rate = packets[i] / duration[i] if duration[i] else 0
         assert at(view, seen, "packet_rate")[i] == pytest.approx(rate)
-        assert at(view, seen, "size_mean")[i] == pytest.approx(size[i] / packets[i] if packets[i] else 0)
+        assert at(view, seen, "size_mean")[i] == pytest.approx(
+            size[i] / packets[i] if packets[i] else 0
+        )
         assert at(view, seen, "udp_share")[i] == (at(spec, rows, "proto")[i] == 2)
         assert at(view, seen, "icmp_share")[i] == 0  # No such value in this vocabulary.
     assert view.label_names == ("Benign", "Attack")
@@ -75,10 +77,14 @@ def test_the_simulator_gives_every_quantity_of_its_last_record():
 def test_a_model_takes_its_own_columns_or_says_what_lacks():
     ton, ton_rows = shared_view.apply(*rows_of("ton_iot/10class"))
     cic, cic_rows = shared_view.apply(*rows_of("ciciot2023/merged_34class"))
-    aligned = shared_view.align(ton, cic, cic_rows)
+    everything = set(shared_view.COLUMNS)
+    aligned = shared_view.align(ton, everything, cic, cic_rows)
     assert aligned.x.shape == (6, 1, len(ton.columns))
     np.testing.assert_array_equal(at(ton, aligned, "tcp_share"), at(cic, cic_rows, "tcp_share"))
     with pytest.raises(DataError, match=r"ton_iot/10class cannot give size_std, fin_share"):
-        shared_view.align(cic, ton, ton_rows)
+        shared_view.align(cic, everything, ton, ton_rows)
+    aligned = shared_view.align(cic, {"tcp_share", "packet_rate"}, ton, ton_rows)
+    np.testing.assert_array_equal(at(cic, aligned, "tcp_share"), at(ton, ton_rows, "tcp_share"))
+    assert not at(cic, aligned, "syn_share").any()
     with pytest.raises(DataError, match="edge_iiotset/15class has no shared view"):
         shared_view.apply(*rows_of("edge_iiotset/15class"))

@@ -95,8 +95,15 @@ def test_an_unknown_attack_is_only_tested():
     assert 2 not in label[made.train]
     assert made.report["left_out_rows"] == (label == 2).sum()
     assert set(np.flatnonzero(label == 2)) <= set(made.test)
-    np.testing.assert_array_equal(made.test[label[made.test] != 2], np.flatnonzero(test & (label != 2)))
-    for absent, said in ((), "nothing"), (("dios",), "dios"), (("normal",), "benign"), (names[1:], "all"):
+    np.testing.assert_array_equal(
+        made.test[label[made.test] != 2], np.flatnonzero(test & (label != 2))
+    )
+    for absent, said in (
+        ((), "nothing"),
+        (("dios",), "dios"),
+        (("normal",), "benign"),
+        (names[1:], "all"),
+    ):
         with pytest.raises(DataError, match=said):
             splits.leave_out(label, test, names, absent, "normal")
 

@@ -10,7 +10,7 @@ record of TON_IoT is a whole connection, without flags and without the spread of
 of one packet lasts no time, and its rates are 0. Edge-IIoTset has single packets: no rate, no view.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -124,20 +124,25 @@ def lacking(spec: Spec) -> tuple[str, ...]:
     return tuple(n for n in COLUMNS if n not in sources or not _has(spec, sources[n]))
 
 
-def align(model: Spec, spec: Spec, rows: Table) -> Table:
-    """The rows (already in the view) with the columns of a model, in its order.
+def align(model: Spec, needed: Collection[str], spec: Spec, rows: Table) -> Table:
+    """The rows (already in the view) with the columns of a model's view, in its order.
+
+    Columns that the model does not see (all but ``needed``) are 0 where the rows lack them.
 
     Raises:
-      DataError: the rows lack a column of the model.
+      DataError: the rows lack a column that the model sees.
     """
     names = [c.name for c in spec.columns]
-    missing = [c.name for c in model.columns if c.name not in names]
+    missing = [c.name for c in model.columns if c.name in needed and c.name not in names]
     if missing:
         raise DataError(
             f"{spec.dataset} cannot give {', '.join(missing)} of the shared view; expected a model "
             "that was trained without (config.data.drop)."
         )
-    return rows._replace(x=rows.x[:, :, [names.index(c.name) for c in model.columns]])
+    absent = np.zeros((*rows.x.shape[:2], 1), np.float32)
+    wide = np.concatenate([rows.x, absent], axis=2)
+    at = [names.index(c.name) if c.name in names else -1 for c in model.columns]
+    return rows._replace(x=np.ascontiguousarray(wide[:, :, at]))
 
 
 def _has(spec: Spec, source: Source) -> bool:
