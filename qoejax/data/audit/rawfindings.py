@@ -52,7 +52,8 @@ def _forms(spelt: Cells, read: Column, target: Target) -> list[Finding]:
                  spelling.forms(spelt))  # fmt: skip
     severity = LEAK if gain >= MARGIN else NOTE
     shares = ", ".join(f"{share:.0%} {form}" for form, share in held.items())
-    return [Finding(severity, "mixed forms", "raw", read.name, gain, MARGIN, f"holds {shares}")]
+    rule = "mixed forms" if len(held) > 1 else "hexadecimal"
+    return [Finding(severity, rule, "raw", read.name, gain, MARGIN, f"holds {shares}")]
 
 
 def _spelling(spelt: Cells, read: Column, target: Target) -> list[Finding]:
