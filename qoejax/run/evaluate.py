@@ -194,12 +194,12 @@ def raw_rows(
         raise RunError("a model of the shared view reads no raw files: expected no --input")
     try:
         seen = {trained.stats.columns[output.column] for output in trained.stats.outputs}
-        found, report, identity = load.read_file(path, trained.spec, sorted(seen))
+        rows, report, identity = load.read_file(path, trained.spec, sorted(seen))
     except DataError as e:
         raise RunError(str(e)) from e
-    if not len(found.label):
+    if not len(rows.label):
         raise RunError(f"input {path} has no usable row")
-    return found, report._asdict(), identity
+    return rows, report._asdict(), identity
 
 
 def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dict[str, Any]:
@@ -213,13 +213,13 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
             f"--dataset={dataset}, but this model was trained on {trained.spec.dataset}: "
             "expected the same dataset and config"
         )
-    found, report, _ = raw_rows(trained, path)
-    labelled = found.label >= 0
+    rows, report, _ = raw_rows(trained, path)
+    labelled = rows.label >= 0
     if not labelled.any():
         raise RunError(f"input {path} has no label column or no known label; predict needs none")
-    found = table.take(found, np.flatnonzero(labelled))
-    keep, _ = tables.clean(build.from_plain(trained.config), trained.spec, found)
-    examples = build.examples(trained.spec, trained.stats, found)
+    rows = table.take(rows, np.flatnonzero(labelled))
+    keep, _ = tables.clean(build.from_plain(trained.config), trained.spec, rows)
+    examples = build.examples(trained.spec, trained.stats, rows)
     outputs = _outputs(trained, examples)
     result = _judge(trained, outputs, examples)
     kept_outputs, kept = jax.tree.map(lambda a: a[keep], (outputs, examples))
