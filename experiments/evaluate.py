@@ -30,13 +30,12 @@ def main() -> dict[str, Any]:
     trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     if _INPUT.value is None:
         name = _DATASET.value or trained.spec.dataset
-        other = name != trained.spec.dataset
-        rows = (
-            evaluate.other_rows(trained, name, _DATA_DIR.value)
-            if other
-            else evaluate.split_rows(trained)
-        )
-        result = evaluate.evaluate_model(trained, rows)
+        if name == trained.spec.dataset:
+            result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
+        else:
+            result = evaluate.evaluate_model(
+                trained, evaluate.other_rows(trained, name, _DATA_DIR.value)
+            )
         return {"workdir": _WORKDIR.value, "dataset": name, **result.summary}
     if _DATASET.value is None:
         raise RunError("--input needs --dataset=NAME/CONFIG: the form that the file has")

@@ -67,7 +67,7 @@ def of_files(
         seen = [name for name in raw.cells if name not in dropped]
         return audit.audit_raw(raw, label=label, target=target, group=group, default=seen)
     level = schema.find(dataset)
-    rating = getattr(level.schema, "rating", None)
+    rating = level.schema.rating
     if rating is not None:
         target, group = level.schema.label_column, group or rating.subject
     else:
@@ -106,8 +106,11 @@ def gate(found: audit.Audit, workdir: pathlib.Path, spec: table.Spec) -> dict[st
     if found.best is None:
         raise RunError(f"no sentinel can be held against the model: {found.why}")
     summary = files.read_json(workdir / "evaluation.json", "the metrics of a finished run")
-    rated = spec.human and summary[table.MOS][spec.services[0].key]
-    score = rated["plcc"] if rated else summary["macro_f1"]
+    if len(spec.label_names) > 1:
+        score = summary["macro_f1"]
+    else:
+        service = spec.services[0]
+        score = summary[service.scale][service.key]["plcc"]
     name, best = found.best
     return {
         "metric": found.metric,

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from qoejax.data import partition, preprocess, table
+from qoejax.data import partition, preprocess, rated, table
 from qoejax.data.cohort import stage
 from qoejax.fed import aggregate, client, engine, server
 from qoejax.nets import NETS
@@ -36,6 +36,7 @@ class Data(NamedTuple):
     test: Examples
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
+    half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
 
 
 class Population(NamedTuple):
@@ -129,13 +130,22 @@ def data(config: ml_collections.ConfigDict) -> Data:
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
-    stats = preprocess.fit(
+    stats = statistics(config, spec, train)
+    return Data(
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
+        rated.half_width(spec, test),
+    )  # fmt: skip
+
+
+def statistics(
+    config: ml_collections.ConfigDict, spec: table.Spec, train: table.Table
+) -> preprocess.Stats:
+    """What of the training rows becomes which feature."""
+    d = config.data
+    return preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
-    return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report
-    )
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:

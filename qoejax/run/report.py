@@ -33,14 +33,15 @@ def draw(
 ) -> dict[str, pathlib.Path]:
     """Writes every figure that the run has numbers for; returns their paths by caption key."""
     names = tuple(data["labels"])
+    several = len(names) > 1
     matrix = np.zeros((len(names), len(names)), int)
     np.add.at(matrix, (result.label, result.probability.argmax(-1)), 1)
     figures = {
         "convergence": plots.convergence(rows) if rows else None,
-        "confusion": plots.confusion(matrix, names),
-        "per_class": plots.per_class(result.summary["per_class"]),
+        "confusion": plots.confusion(matrix, names) if several else None,
+        "per_class": plots.per_class(result.summary["per_class"]) if several else None,
         "partition": plots.partition(np.asarray(data["clients"]["per_class"]), names),
-        "reliability": plots.reliability(result.probability, result.label),
+        "reliability": plots.reliability(result.probability, result.label) if several else None,
         "wire": plots.wire(rows) if any("wire" in r for r in rows) else None,
     }
     for q, service in enumerate(services):

@@ -4,6 +4,7 @@ import pytest
 
 from qoejax.data import audit, schema, table
 from qoejax.data.audit import rawcells
+from qoejax.run import audit as audits
 
 pytestmark = pytest.mark.real
 
@@ -74,5 +75,16 @@ def test_second_ratings_and_row_numbers_of_human_scores(real_data):
     assert {c for rule, c in leaks(poqemon) if rule == "second rating"} == feedback
     vlc = run([real_data / "qoe/vlc.csv.gz"], target="MOS")
     assert leaks(vlc) == {("row number", "id")}
+    p1203 = run([real_data / "qoe/p1203.csv.gz"], target="mos")
+    assert leaks(p1203) == {("identity", "pvs_id")}
     gaming = run([real_data / "qoe/cloud_gaming.csv.gz"], target="QoE", group=["player"])
     assert leaks(gaming) == set()
+
+
+@pytest.mark.parametrize("config", ["cloud_gaming", "poqemon", "vlc", "p1203"])
+def test_what_a_model_of_human_scores_sees_has_no_leak(real_data, config):
+    found = audits.of_files(
+        [real_data / f"qoe/{config}.csv.gz"], dataset=f"human_qoe/{config}"
+    )  # fmt: skip
+    assert leaks(found, "default", "split", "raw") == set()
+    assert found.scores.reference > 0.6

@@ -37,7 +37,7 @@ def ton(tmp_path_factory, data_dir):
 def test_saved_model_gives_the_run_s_own_numbers(wired_run):
     workdir, summary = wired_run
     trained = model.load(workdir)
-    result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
+    result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
     stored = json.loads((workdir / "evaluation.json").read_text())
     assert result.summary["macro_f1"] == summary["macro_f1"] == stored["macro_f1"]
     assert set(stored) >= {
@@ -170,7 +170,13 @@ def test_scores_of_machines_are_judged_on_their_own_scale_and_over_persistence()
     assert judged["skill"] == 1
     last = np.stack([true[:, 0], true[:, 0], true[:, 2]], 1)
     assert evaluate._scores(spec, 1, last, true, mask, true.mean(0))["skill"] == 0
-    mask[3, 0] = False
+    assert judged["skill_rows"] == 50
+    mask[3, 0] = False  # One row has no score now: it is judged, but not against persistence.
+    worst = last.copy()
+    worst[3, 1] = 100.0
+    judged = evaluate._scores(spec, 1, worst, true, mask, true.mean(0))
+    assert (judged["skill"], judged["skill_rows"], judged["n"]) == (0, 49, 50)
+    mask[:, 0] = False
     unrated = evaluate._scores(spec, 1, true, true, mask, true.mean(0))
     assert unrated["skill"] is None
     assert "skill" in unrated["missing"]

@@ -148,8 +148,8 @@ def of_tables(
 ) -> Frame:
     """Two sides of a split: the last record of each window, against the label.
 
-    Where people rated (``spec.human``) the target is the first service's score. Rows without a
-    known target are left out.
+    Where there is only one class, the target is the first service's score. Rows without a known
+    target are left out.
 
     Raises:
       DataError: a side has no row with a known target, or no column is left.
@@ -165,16 +165,15 @@ def of_tables(
         )
         for j, c in enumerate(spec.columns)
     ]
-    target = (
-        score_target(rows.mos[:, 0]) if spec.human else class_target(rows.label, spec.label_names)
-    )
+    several = len(spec.label_names) > 1
+    target = class_target(rows.label, spec.label_names) if several else score_target(rows.mos[:, 0])
     first = len(both[0].label)
     side = (np.arange(first), np.arange(first, len(rows.label)))
     return make_frame(columns, target, sides=[side], group=rows.group)
 
 
 def _known(spec: table.Spec, rows: table.Table, side: str) -> table.Table:
-    known = rows.mos_mask[:, 0] if spec.human else rows.label >= 0
+    known = rows.label >= 0 if len(spec.label_names) > 1 else rows.mos_mask[:, 0]
     if not known.any():
         raise DataError(f"no {side} row has a known target; expected some to audit.")
     return table.take(rows, np.flatnonzero(known))
