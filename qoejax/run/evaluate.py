@@ -1,6 +1,7 @@
 """Metrics of a trained model, on its test split or on rows of a file."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from qoejax.data.errors import DataError
 from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import build, model
+from qoejax.run import build, model, tables
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -136,6 +137,8 @@ def _result(
     spec = trained.spec
     label = np.asarray(rows.label)
     summary: dict[str, Any] = {"rows": len(label), **_classes(trained, probability, label)}
+    if absent := trained.config["data"].get("leave_out"):
+        summary["left_out"] = _left_out(probability, label, spec, absent)
     services = len(spec.services)
     mask = np.asarray(rows.mos_mask)[:, :services]
     true, mean, mos = (
@@ -149,6 +152,19 @@ def _result(
             if service.scale == scale and mask[:, q].any()
         } or None
     return Result(summary, label, probability, true, mask, mos)
+
+
+def _left_out(
+    probability: np.ndarray, label: np.ndarray, spec: table.Spec, absent: Sequence[str]
+) -> dict[str, Any]:
+    """Attacks that no training row showed: how many of their rows are taken for some attack."""
+    alarm = probability.argmax(-1) != spec.label_names.index(spec.benign)
+    found = {name: label == spec.label_names.index(name) for name in absent}
+    return {
+        name: {"rows": int(own.sum()), "taken_for_an_attack": float(alarm[own].mean())}
+        for name, own in found.items()
+        if own.any()
+    }
 
 
 def _scores(
@@ -190,12 +206,21 @@ def _scores(
 
 def split_rows(trained: model.Model) -> tuple[Examples, np.ndarray | None]:
     """The test split of the model's own dataset, cleaned and scaled; its scores' half widths."""
-    config = build.from_plain(trained.config)
-    _, rows = load.table(build.dataset(config), "test")
-    keep, _ = build.clean(config, trained.spec, rows)
-    rows = table.take(rows, keep)
+    rows = tables.test_rows(build.from_plain(trained.config))
     width = ratings.half_width(trained.spec, rows)
     return build.examples(trained.spec, trained.stats, rows), width
+
+
+def other_rows(trained: model.Model, dataset: str, data_dir: str = "") -> Examples:
+    """The test split of another dataset, for a model of the shared view.
+
+    Raises:
+      RunError: the model is of another view.
+      DataError: the dataset is not prepared, or lacks what the model sees.
+    """
+    config = build.from_plain(trained.config)
+    other = tables.other_rows(config, trained.spec, dataset, data_dir)
+    return build.examples(trained.spec, trained.stats, other)
 
 
 def raw_rows(
@@ -213,6 +238,8 @@ def raw_rows(
     """
     if not path.is_file():
         raise RunError(f"input {path} is not a file: expected one in the dataset's raw form")
+    if trained.config["data"].get("view"):
+        raise RunError("a model of the shared view reads no raw files: expected no --input")
     try:
         seen = {trained.stats.columns[output.column] for output in trained.stats.outputs}
         rows, report, identity = load.read_file(path, trained.spec, sorted(seen))
@@ -243,7 +270,7 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
     if not labelled.any():
         raise RunError(f"input {path} has no label column or no known label; predict needs none")
     rows = table.take(rows, np.flatnonzero(labelled))
-    keep, _ = build.clean(build.from_plain(trained.config), trained.spec, rows)
+    keep, _ = tables.clean(build.from_plain(trained.config), trained.spec, rows)
     examples = build.examples(trained.spec, trained.stats, rows)
     outputs = _outputs(trained, examples)
     result = _judge(trained, outputs, examples)

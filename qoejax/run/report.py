@@ -6,11 +6,10 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from qoejax.data.table import Service
-from qoejax.run import files, plots
+from qoejax.run import files, pages, plots
 from qoejax.run.evaluate import Result
 from qoejax.run.writer import read_rows
 
@@ -92,15 +91,8 @@ def write(
     rows = read_rows(workdir / "metrics.jsonl")
     paths = draw(workdir / "plots", rows, result, data, services)
     manifest = files.read_json(workdir / "manifest.json", "the manifest of a run")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    page = environment.get_template("report.html").render(
+    page = pages.render(
+        "report.html",
         summary=result.summary,
         data=data,
         manifest=manifest,
@@ -112,11 +104,3 @@ def write(
     path = workdir / "report.html"
     files.write_bytes(path, page.encode())
     return path
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -51,7 +51,7 @@ def test_saved_model_gives_the_run_s_own_numbers(wired_run):
 
 def test_skill_is_over_the_training_rows_mean(wired_run):
     trained = model.load(wired_run[0])
-    rows = evaluate.split_rows(trained)
+    rows, _ = evaluate.split_rows(trained)
     result = evaluate.evaluate_model(trained, rows)
     target, constant = np.asarray(rows.mos, np.float64), trained.mos_mean
     want = 1 - np.mean((target - result.mos_predicted) ** 2) / np.mean((target - constant) ** 2)
@@ -135,7 +135,7 @@ def test_missing_column_is_named(ton, tmp_path):
 
 def test_mos_comes_with_an_interval(wired_run):
     trained = model.load(wired_run[0])
-    rows = evaluate.split_rows(trained)
+    rows, _ = evaluate.split_rows(trained)
     table = predict.columns(trained, rows.x[:50], Costs())
     low, mid, high = (table[f"mos_voice_1s{s}"] for s in ("_low", "", "_high"))
     assert ((low >= 1) & (low <= high) & (high <= 5)).all()
