@@ -21,8 +21,8 @@ HIDDEN: dict[str, Range] = {
     "attack_length_s": Range(12.0, 50.0),
     "attack_rise_s": Range(0.2, 3.0),
     "pulses": Range(0.0, 1.0),
-    "pulse_period_s": Range(2.0, 8.0),
-    "pulse_duty": Range(0.15, 0.7),
+    "pulse_period_s": Range(3.0, 8.0),
+    "pulse_duty": Range(0.25, 0.6),
     **{f"way_{i}": Range(0.0, 6.0) for i in range(mixes.WAYS)},
 }
 """Hidden quantities of an attack. Its start is a share of the episode's length."""
@@ -110,6 +110,15 @@ def contiguous(
     rows = recorded.start[label] + jnp.mod(first + jnp.arange(seconds), count)
     rate = recorded.rate[rows]
     return Run(recorded.kinds[rows], rate / rate.mean(), recorded.count[label] > 0)
+
+
+def draw_label(key: Key[Array, ""], allowed: tuple[int, ...]) -> Int[Array, ""]:
+    """No attack in one of five episodes, else one of those allowed, by ``Attack.weight``."""
+    pool = [label for label in allowed for _ in range(_ATTACKS[label - 1].weight)]
+    # One draw from 0 .. 5 n - 1 whose lowest fifth means benign.
+    die = jax.random.randint(key, (), 0, 5 * len(pool))
+    attack = jnp.array(pool)[jnp.maximum(die - len(pool), 0) // 4]
+    return jnp.where(die < len(pool), 0, attack)
 
 
 def shape(

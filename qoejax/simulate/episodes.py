@@ -74,14 +74,6 @@ class Windows(NamedTuple):
     score: Float[Array, "n Q H"]
 
 
-def draw_label(key: Key[Array, ""], allowed: tuple[int, ...]) -> Int[Array, ""]:
-    """No attack in one of five episodes, else one of those allowed, all equally likely."""
-    classes = len(allowed)
-    # One draw from 0 .. 5 * classes - 1 whose lowest fifth means benign.
-    die = jax.random.randint(key, (), 0, 5 * classes)
-    return jnp.where(die < classes, 0, jnp.array(allowed)[jnp.maximum(die - classes, 0) // 4])
-
-
 def simulate(
     key: Key[Array, ""],
     site: scenarios.Site,
@@ -155,7 +147,7 @@ def examples(
     )
     own = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), site), number)
     label_key, episode_key, start_key = jax.random.split(own, 3)
-    label = draw_label(label_key, world.attacks)
+    label = attacks.draw_label(label_key, world.attacks)
     episode = simulate(episode_key, place, label, settings.seconds, recorded)
     start = jax.random.randint(start_key, (), 0, settings.stride)
     last = settings.length - 1 + start + settings.stride * jnp.arange(settings.examples())

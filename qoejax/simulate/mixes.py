@@ -97,15 +97,21 @@ CROWD = _tcp(
 
 
 class Attack(NamedTuple):
-    """An attack family: four ways to do it, and its intensity as a share of the capacity.
+    """An attack family.
 
-    ``pulses`` is the share of its attacks that go on and off.
+    Attributes:
+        kinds: ways to carry it out.
+        low: least intensity, as a share of the capacity.
+        high: greatest intensity.
+        pulses: share of its attacks that go on and off.
+        weight: how often it occurs, against the others.
     """
 
     kinds: tuple[Kind, Kind, Kind, Kind]
     low: float
     high: float
     pulses: float
+    weight: int = 1
 
 
 ATTACKS: dict[str, Attack] = {
@@ -119,7 +125,7 @@ ATTACKS: dict[str, Attack] = {
                 http=0.7, https=0.22,
             ),
         ),
-        0.1, 3.0, 0.45,
+        0.1, 4.0, 0.6, 3,
     ),
     "fragmentation": Attack(
         (
@@ -128,7 +134,7 @@ ATTACKS: dict[str, Attack] = {
             Kind(920.0, 580.0, 4.0, 62.0, icmp=0.95),
             Kind(520.0, 240.0, 8.0, 62.0, udp=0.36),
         ),
-        0.1, 2.0, 0.35,
+        0.1, 4.0, 0.6, 2,
     ),
     "slow": Attack(
         (
@@ -167,7 +173,7 @@ ATTACKS: dict[str, Attack] = {
             _tcp(1280.0, 420.0, 58.0, fin=0.01, syn=0.01, rst=0.01, psh=0.40, ack=0.99, http=0.97),
             _tcp(480.0, 400.0, 54.0, fin=0.03, syn=0.04, rst=0.03, psh=0.55, ack=0.96, https=0.97),
         ),
-        0.05, 0.25, 0.2,
+        0.1, 0.3, 0.2,
     ),
     "spoofing": Attack(
         (
@@ -176,7 +182,7 @@ ATTACKS: dict[str, Attack] = {
             Kind(130.0, 50.0, 18.0, 62.0, udp=0.99, dns=0.97),
             Kind(84.0, 30.0, 10.0, 64.0, icmp=0.45, arp=0.55),
         ),
-        0.004, 0.04, 0.2,
+        0.006, 0.05, 0.2,
     ),
     "botnet": Attack(
         (

@@ -43,7 +43,7 @@ FEATURES: tuple[Feature, ...] = (
 )
 """What is observed each second; spelled as in CICIoT2023's second release."""
 
-NOISE = 0.25
+NOISE = 0.15
 """Standard deviation of the log-normal error of every observed feature."""
 
 

@@ -41,7 +41,7 @@ class Scenario(NamedTuple):
 SCENARIOS: dict[str, Scenario] = {
     # camera, sensor, media, update, polling, admin, discovery
     "mixed": Scenario(
-        Range(2, 20, log=True), Range(50, 400), Range(10, 60), Range(0.35, 0.85), 0.05,
+        Range(2, 20, log=True), Range(50, 400), Range(10, 60), Range(0.3, 0.75), 0.05,
         (0.37, 0.066, 0.33, 0.18, 0.03, 0.012, 0.012), 70,
     ),
     "smart_home": Scenario(

@@ -28,9 +28,9 @@ HIDDEN: dict[str, Range] = {
     "change_rise_s": Range(1.0, 8.0),
     # A flash crowd happens where "crowds" < 0.4.
     "crowds": Range(0.0, 1.0),
-    "crowd": Range(0.15, 1.5, log=True),
+    "crowd": Range(0.2, 2.0, log=True),
     "crowd_start": Range(0.03, 0.85),
-    "crowd_length_s": Range(6.0, 25.0),
+    "crowd_length_s": Range(4.0, 20.0),
     "crowd_rise_s": Range(1.0, 6.0),
     **attacks.HIDDEN,
 }
