@@ -28,7 +28,104 @@ class Settings(NamedTuple):
     horizons: tuple[int, ...] = (0, 1, 3, 5, 10)
     stride: int = 4
 
-    def episode(
+    def examples(self) -> int:
+        """Examples of one episode, wherever the first of them starts."""
+        room = self.seconds - max(self.horizons) - self.length - (self.stride - 1)
+        return room // self.stride + 1
+
+
+class World(NamedTuple):
+    """What examples are made of: where, how long, and which attacks.
+
+    Attributes:
+        scenario: where sites come from.
+        settings: lengths of episodes and examples.
+        attacks: labels that occur besides benign, as indices into ``mixes.LABELS``.
+    """
+
+    scenario: scenarios.Scenario = scenarios.SCENARIOS["mixed"]
+    settings: Settings = Settings()
+    attacks: tuple[int, ...] = ALL_ATTACKS
+
+
+class Episode(NamedTuple):
+    """One episode of W seconds.
+
+    Attributes:
+        x: observed features, as in ``observe.FEATURES``.
+        label: index into ``mixes.LABELS``; an attack counts where it fills half the second.
+        score: of each of ``probes.PROBES`` in that second, MOS or QoME.
+        delay_ms: mean one-way network delay; hidden from any model.
+        loss: share of bytes lost; hidden.
+    """
+
+    x: Float[Array, "W F"]
+    label: Int[Array, " W"]
+    score: Float[Array, "W Q"]
+    delay_ms: Float[Array, " W"]
+    loss: Float[Array, " W"]
+
+
+class Windows(NamedTuple):
+    """n examples of T consecutive seconds each, and scores at H horizons."""
+
+    x: Float[Array, "n T F"]
+    label: Int[Array, " n"]
+    score: Float[Array, "n Q H"]
+
+
+def simulate(
+    key: Key[Array, ""],
+    site: scenarios.Site,
+    label: Int[Array, ""],
+    seconds: int,
+    recorded: attacks.Recording | None = None,
+) -> Episode:
+    """One episode at a site.
+
+    Args:
+        key: of this episode.
+        site: see ``scenarios.draw_site``.
+        label: index into ``mixes.LABELS``, the attack of this episode.
+        seconds: W, at least 20.
+        recorded: see ``traffic.offered``.
+
+    Raises:
+        ValueError: if the episode is too short for what happens in it.
+    """
+    if seconds < 20:
+        raise ValueError(f"episode: expected at least 20 seconds, got {seconds}")
+    load_key, noise_key = jax.random.split(key)
+    load = traffic.offered(load_key, site, label, seconds, recorded)
+    served = queue.fifo(load.slots, load.service, site.capacity * site.buffer_s)
+    delay_ms = 1e3 * (site.base_s + SLOT_S * served.backlog / load.service)
+    lost = (served.loss * load.slots).reshape(seconds, -1).sum(1)
+    scores = [p.score(delay_ms, served.loss, site.budget_ms) for p in PROBES.values()]
+    return Episode(
+        x=observe(noise_key, load.volume, load.kinds),
+        label=jnp.where(load.active >= 0.5, label, 0),
+        score=jnp.stack(scores, axis=1),
+        delay_ms=delay_ms.reshape(seconds, -1).mean(1),
+        loss=lost / load.slots.reshape(seconds, -1).sum(1),
+    )
+
+
+def windows(episode: Episode, last: Int[Array, " n"], settings: Settings) -> Windows:
+    """Examples of one episode: features and class up to a second, scores some seconds later.
+
+    Args:
+        episode: W seconds.
+        last: last second of each example, in [length - 1, W - 1 - largest horizon].
+        settings: length T and the H horizons.
+    """
+    seconds = last[:, None] + jnp.arange(1 - settings.length, 1)[None]
+    ahead = last[:, None] + jnp.array(settings.horizons)[None]
+    return Windows(
+        episode.x[seconds], episode.label[last], episode.score[ahead].transpose(0, 2, 1)
+    )
+
+
+def episode(
     key: Key[Array, ""],
     site: Int[Array, ""],
     number: Int[Array, ""],

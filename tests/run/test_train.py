@@ -31,7 +31,7 @@ def test_a_run_leaves_what_the_design_promises(wired_run):
         assert r["wire"]["bytes_up"] == 3 * (4663 + 4 * summary["params"])
     plots = {p.stem for p in (workdir / "plots").iterdir()}
     assert {"convergence", "confusion", "per_class", "partition", "reliability", "wire"} <= plots
-    assert "mos_voice_1s" in plots
+    assert {"mos", "qome", "horizons"} <= plots
     assert (workdir / "keys").stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in (workdir / "keys").glob("*.key")} == {0o600}
     manifest = json.loads((workdir / "manifest.json").read_text())
