@@ -114,9 +114,9 @@ def scores(pairs: dict[Service, tuple[np.ndarray, np.ndarray]]) -> Figure:
     names = list(dict.fromkeys(service.name for service in pairs))
     horizons = sorted({service.horizon_s or 0 for service in pairs})
     label, ends = ("MOS", (1, 5)) if next(iter(pairs)).scale == MOS else ("QoME", (0, 1))
-    size = 2.1 if len(pairs) > 1 else 4.2
+    size, dpi = (2.1, 90) if len(pairs) > 1 else (4.2, 120)
     figure, grid = plt.subplots(
-        len(names), len(horizons), squeeze=False, sharex=True, sharey=True, dpi=120,
+        len(names), len(horizons), squeeze=False, sharex=True, sharey=True, dpi=dpi,
         figsize=(1.1 + size * len(horizons), 0.8 + size * len(names)), layout="constrained",
     )  # fmt: skip
     for axes in grid.flat:
@@ -154,7 +154,7 @@ def horizons(figures: dict[Service, dict[str, Any]]) -> Figure:
             )
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=colour, label=name)
-        axes.set(xlabel="horizon, s")
+        axes.set(xlabel="horizon, s", xticks=sorted({s.horizon_s for s in figures}))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(ylabel="PLCC", ylim=(0, 1))
     panels[1].axhline(0, color=GREY, lw=1, ls="--")

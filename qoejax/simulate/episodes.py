@@ -120,9 +120,7 @@ def windows(episode: Episode, last: Int[Array, " n"], settings: Settings) -> Win
     """
     seconds = last[:, None] + jnp.arange(1 - settings.length, 1)[None]
     ahead = last[:, None] + jnp.array(settings.horizons)[None]
-    return Windows(
-        episode.x[seconds], episode.label[last], episode.score[ahead].transpose(0, 2, 1)
-    )
+    return Windows(episode.x[seconds], episode.label[last], episode.score[ahead].transpose(0, 2, 1))
 
 
 def episode(

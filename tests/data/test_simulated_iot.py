@@ -194,7 +194,7 @@ def test_bootstrap_wants_the_files_of_that_release(tmp_path):
         load.builder("simulated_iot/bootstrap", tmp_path)
     (tmp_path / "other").mkdir()
     shutil.copy(DUMMY.parent / "parts" / "part-00000.csv", tmp_path / "other" / "Merged01.csv")
-    with pytest.raises(DataError, match="merged_34class|first release|34class"):
+    with pytest.raises(DataError, match="34class"):
         load.builder("simulated_iot/bootstrap", tmp_path, tmp_path / "other")
 
 

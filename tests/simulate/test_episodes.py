@@ -139,9 +139,7 @@ def test_windows_line_up():
     cut = episodes.windows(episode, jnp.array([3, 10]), SETTINGS)
     np.testing.assert_array_equal(cut.x[..., 0], [[0, 1, 2, 3], [7, 8, 9, 10]])
     np.testing.assert_array_equal(cut.label, [3, 10])
-    np.testing.assert_array_equal(
-        cut.score, [[[3, 5], [103, 105]], [[10, 12], [110, 112]]]
-    )
+    np.testing.assert_array_equal(cut.score, [[[3, 5], [103, 105]], [[10, 12], [110, 112]]])
 
 
 @pytest.mark.parametrize(("settings", "expected"), [(episodes.Settings(), 10), (SETTINGS, 5)])

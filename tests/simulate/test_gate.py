@@ -36,9 +36,7 @@ def split():
     number, site = np.divmod(np.arange(SITES * EPISODES, dtype=np.int32), SITES)
     key = jax.random.key(2)
     made = [
-        jax.device_get(
-            simulated(key, site[i : i + CHUNK], number[i : i + CHUNK], episodes.World())
-        )
+        jax.device_get(simulated(key, site[i : i + CHUNK], number[i : i + CHUNK], episodes.World()))
         for i in range(0, len(site), CHUNK)
     ]
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)

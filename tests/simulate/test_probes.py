@@ -27,9 +27,7 @@ def path():
 @pytest.fixture(scope="module")
 def scores(path):
     budget = jnp.float32(BUDGET_MS)
-    return {
-        name: np.asarray(jax.jit(p.score)(*path, budget)) for name, p in probes.PROBES.items()
-    }
+    return {name: np.asarray(jax.jit(p.score)(*path, budget)) for name, p in probes.PROBES.items()}
 
 
 def packets(slots, every):

@@ -1,4 +1,4 @@
-"""Simulated IoT sites behind shared bottlenecks: flow features, attacks, experience. No download."""
+"""Simulated IoT sites behind shared bottlenecks: features, attacks, experience. No download."""
 
 import functools
 import pathlib
@@ -55,7 +55,7 @@ class Builder(PackedBuilder):
     DEFAULT_BUILDER_CONFIG_NAME = "small"
 
     @property
-    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:  # noqa: N802 (TFDS' name)
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:
         """What to put into manual_dir; None for the configs that need nothing."""
         recorded = CONFIGS[self.builder_config.name].recorded
         return bootstrap.INSTRUCTIONS if recorded else None
