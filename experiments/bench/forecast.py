@@ -60,14 +60,16 @@ def main() -> dict[str, Any]:
     seen = {name: (view(train.x), view(test.x)) for name, view in views.items()}
     for q, (service, now) in enumerate(zip(spec.services, table.persistence(spec), strict=True)):
         target, row = test.mos[:, q], {"service": service.key, "scale": service.scale}
-        for name, (x, x_test) in seen.items():
-            model = HistGradientBoostingRegressor(**kw).fit(x, train.mos[:, q])
-            predicted = model.predict(x_test)
+        forecasts = {
+            name: HistGradientBoostingRegressor(**kw).fit(x, train.mos[:, q]).predict(x_test)
+            for name, (x, x_test) in seen.items()
+        }
+        for name, predicted in forecasts.items():
             row |= {f"{name}_{k}": v for k, v in _judge(target, predicted).items()}
         if now is not None:
             last = test.mos[:, now]
             row |= {f"persistence_{k}": v for k, v in _judge(target, last).items()}
-            row["skill"] = scales.skill(target, predicted, last)
+            row["skill"] = scales.skill(target, forecasts["window"], last)
         common.emit({"bench": "forecast", "dataset": spec.dataset, **row})
     classes = {}
     for name, (x, x_test) in seen.items():

@@ -146,15 +146,15 @@ def horizons(figures: dict[Service, dict[str, Any]]) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.8), dpi=120, layout="constrained")
     names = list(dict.fromkeys(service.name for service in figures))
     for axes, key in zip(panels, ("plcc", "skill"), strict=True):
-        for name, colour in zip(names, plt.get_cmap("tab10").colors, strict=False):
+        for i, name in enumerate(names):
             points = sorted(
-                (service.horizon_s, values[key])
+                (service.horizon_s or 0, values[key])
                 for service, values in figures.items()
                 if service.name == name and values[key] is not None
             )
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=colour, label=name)
-        axes.set(xlabel="horizon, s", xticks=sorted({s.horizon_s for s in figures}))
+                axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=f"C{i}", label=name)
+        axes.set(xlabel="horizon, s", xticks=sorted({s.horizon_s or 0 for s in figures}))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(ylabel="PLCC", ylim=(0, 1))
     panels[1].axhline(0, color=GREY, lw=1, ls="--")
