@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from qoejax.data import raw
+from qoejax.data import capture, raw
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
@@ -18,7 +18,7 @@ from qoejax.data.table import Spec, Table, spec_from_json, take
 Raw = tuple[Table, Any, dict[str, np.ndarray]]
 Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {"pcap_folder": capture.read}
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
 "NAME/CONFIG"."""
 
