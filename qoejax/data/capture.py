@@ -81,7 +81,7 @@ class Reading:
         out, past = windows.sequences(past, cut, self.windowing, last=True)
         told += len(out.x)
         self.done = 1.0
-        self.report = Report(seen, told, len(held.score), dict(skipped), tuple(warnings))
+        self.report = Report(seen, told, len(held.key), dict(skipped), tuple(warnings))
         yield out
 
     def _packets(
@@ -175,7 +175,7 @@ _PROTOCOLS |= {packets.ICMP6: "icmp6", packets.ARP: "arp", packets.OTHER: "other
 
 def _identity(last: Windows) -> dict[str, np.ndarray]:
     """When each window was (ISO 8601, UTC) and whose; the protocol is that of its first packet."""
-    rest = last.pair == REST
+    rest = last.key == REST
     names = [_PROTOCOLS.get(code, str(code)) for code in last.protocol.tolist()]
     ports = last.server_port.tolist()
     protocol = [f"{name}/{port}" if port else name for name, port in zip(names, ports, strict=True)]

@@ -215,8 +215,9 @@ def sides(captures: tuple[Capture, ...]) -> list[Piece]:
     """Each capture on its side: whole groups, so that no capture round is on both.
 
     Groups that are named for a side go there. Where none is named for the test side, about
-    ``TEST_SHARE`` of the groups go there, first those that bring it most new classes, none that
-    would take a class away from training; ties are broken by a hash of the name. A class that no
+    ``TEST_SHARE`` of the groups go there: first those that bring it most new classes, then those
+    that have most classes, none that would take a class away from training; ties are broken by a
+    hash of the name. A class that no
     other group could test is cut in time: the end of each of its captures is for the test.
     """
     named = {c.group: c.split for c in captures if c.split}
@@ -245,13 +246,13 @@ def _chosen(free: list[str], train: list[str], classes: dict[str, set[str]]) -> 
     while True:
         tested = set().union(*(classes[g] for g in test))
         left = [g for g in (*free, *train) if g not in test]
-        gains = {}
+        worth = {}
         for g in free:
             others = set().union(*(classes[o] for o in left if o != g))
             if g not in test and classes[g] <= others:
-                gains[g] = len(classes[g] - tested)
-        best = max(gains, key=gains.__getitem__, default=None)
-        if best is None or (not gains[best] and len(test) >= wanted):
+                worth[g] = (len(classes[g] - tested), len(classes[g]))
+        best = max(worth, key=worth.__getitem__, default=None)
+        if best is None or (not worth[best][0] and len(test) >= wanted):
             return test
         test.add(best)
 

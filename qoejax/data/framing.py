@@ -6,13 +6,12 @@ headers, interface blocks and link-type numbers are dpkt's.
 """
 
 import gzip
-import io
 import os
 import pathlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import dpkt
 import numpy as np
@@ -97,7 +96,8 @@ def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
                 here = min(1.0, raw.tell() / size)
                 if rows:
                     yield _frames(buffer[at : at + taken], rows, before, here)
-                at, before = at + taken, here
+                    before = here
+                at += taken
                 if damage:
                     warnings.append(f"{damage}; the rest of the capture is left out")
                     return
@@ -111,7 +111,7 @@ def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
         raise DataError(f"{path}: cannot be read ({e.strerror or e}).") from e
 
 
-def _more(stream: BinaryIO | io.BufferedIOBase, size: int, warnings: list[str]) -> tuple[Any, bool]:
+def _more(stream: Any, size: int, warnings: list[str]) -> tuple[bytes, bool]:
     """Up to ``size`` bytes more, and whether the file has ended (or broken off)."""
     try:
         data = stream.read(size)

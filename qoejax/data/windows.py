@@ -22,7 +22,7 @@ from qoejax.data.window_features import FEATURES, features
 HELD = 1 << 17
 CONVERSATIONS = 1 << 14
 REST = np.uint64(0)
-"""The pair of the rest; hashes of hosts are never 0."""
+"""The key of the rest; hashes of hosts are never 0."""
 
 PACKETS, SECONDS = "packets", "seconds"
 
@@ -39,8 +39,12 @@ class Windowing(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Packets that wait for their window to fill; ``score`` [n,Q] is NaN where there is none."""
+    """Packets that wait for their window to fill; ``score`` [n,Q] is NaN where there is none.
 
+    ``key`` is the conversation that each belongs to: its pair of hosts, or the rest.
+    """
+
+    key: UInt64[np.ndarray, " n"]
     packets: Packets
     score: Float32[np.ndarray, "n Q"]
 
@@ -48,7 +52,7 @@ class Held(NamedTuple):
 class Windows(NamedTuple):
     """w windows; ``score`` [w,Q] is the mean over a window's answers, NaN without any."""
 
-    pair: UInt64[np.ndarray, " w"]
+    key: UInt64[np.ndarray, " w"]
     features: Float32[np.ndarray, "w F"]
     score: Float32[np.ndarray, "w Q"]
     start: Float64[np.ndarray, " w"]
@@ -83,7 +87,7 @@ class Past(NamedTuple):
 
 def nothing(services: int) -> tuple[Held, Past]:
     """The state before a capture."""
-    held = Held(EMPTY, np.zeros((0, services), np.float32))
+    held = Held(EMPTY.pair, EMPTY, np.zeros((0, services), np.float32))
     none = np.zeros(0, np.int64)
     windows = _windows(held, none, none, 0.0)
     return held, Past(windows, np.zeros(0, bool))
@@ -102,24 +106,22 @@ def cut(held: Held, windowing: Windowing, origin: float, last: bool) -> tuple[Wi
     if windowing.unit == SECONDS:
         return _by_time(held, windowing.size, origin, last)
     full, left = _by_count(held, windowing.size)
-    if last:
-        more, left = _by_count(_retired(left, len(left.score)), windowing.size)
-        return _joined(full, more), left
-    if len(left.score) > HELD:
-        left = _retired(left, len(left.score) - HELD // 2)
+    surplus = len(left.key) if last else len(left.key) - HELD // 2
+    if last or len(left.key) > HELD:
+        more, left = _by_count(_retired(left, surplus), windowing.size)
+        full = _joined(full, more)
     return full, left
 
 
 def _by_count(held: Held, size: int) -> tuple[Windows, Held]:
-    order = np.argsort(held.packets.pair, kind="stable")
-    first, counts = _runs(held.packets.pair[order])
+    order = np.argsort(held.key, kind="stable")
+    first, counts = _runs(held.key[order])
     place = np.arange(len(order)) - np.repeat(first, counts)
     full = place < np.repeat(counts - counts % size, counts)
     rows = order[full]
     starts = np.flatnonzero(place[full] % size == 0)
-    return _windows(_take(held, rows), starts, np.zeros(len(starts), np.int64), 0.0), _take(
-        held, np.sort(order[~full])
-    )
+    found = _windows(_take(held, rows), starts, np.zeros(len(starts), np.int64), 0.0)
+    return found, _take(held, np.sort(order[~full]))
 
 
 def _by_time(held: Held, size: int, origin: float, last: bool) -> tuple[Windows, Held]:
@@ -128,37 +130,37 @@ def _by_time(held: Held, size: int, origin: float, last: bool) -> tuple[Windows,
     done = np.full(len(tick), last or len(tick) > HELD)
     done |= tick != (tick[-1] if len(tick) else 0)
     rows, left = np.flatnonzero(done), np.flatnonzero(~done)
-    rows, starts, _ = _grouped(held.packets.pair, tick, rows)
+    rows, starts, _ = _grouped(held.key, tick, rows)
     counts = np.diff(np.r_[starts, len(rows)])
-    pair = held.packets.pair.copy()
-    pair[rows[np.repeat(counts < LEAST, counts)]] = REST
-    ready = held._replace(packets=held.packets._replace(pair=pair))
-    rows, starts, ticks = _grouped(pair, tick, np.sort(rows))
-    return _windows(_take(ready, rows), starts, ticks, float(size)), _take(held, left)
+    key = held.key.copy()
+    key[rows[np.repeat(counts < LEAST, counts)]] = REST
+    rows, starts, ticks = _grouped(key, tick, np.sort(rows))
+    found = _windows(_take(held._replace(key=key), rows), starts, ticks, float(size))
+    return found, _take(held, left)
 
 
 def _grouped(
-    pair: UInt64[np.ndarray, " n"], tick: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " r"]
+    key: UInt64[np.ndarray, " n"], tick: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " r"]
 ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " w"], Int64[np.ndarray, " w"]]:
     """Rows ordered by conversation, then window of time; where each begins; its number."""
-    rows = rows[np.lexsort((tick[rows], pair[rows]))]
-    new = np.r_[True, (np.diff(tick[rows]) != 0) | (pair[rows][1:] != pair[rows][:-1])]
+    rows = rows[np.lexsort((tick[rows], key[rows]))]
+    new = np.r_[True, (np.diff(tick[rows]) != 0) | (key[rows][1:] != key[rows][:-1])]
     starts = np.flatnonzero(new[: len(rows)])
     return rows, starts, tick[rows][starts]
 
 
 def _retired(held: Held, enough: int) -> Held:
     """The same packets; those of the conversations silent longest, ``enough`` or more, are rest."""
-    pairs, of, counts = np.unique(held.packets.pair, return_inverse=True, return_counts=True)
-    seen = np.zeros(len(pairs))
+    keys, of, counts = np.unique(held.key, return_inverse=True, return_counts=True)
+    seen = np.zeros(len(keys))
     np.maximum.at(seen, of, held.packets.time)
     order = np.argsort(seen, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
-    gone = np.zeros(len(pairs), bool)
+    gone = np.zeros(len(keys), bool)
     gone[order[before < enough]] = True
-    pair = np.where(gone[of], REST, held.packets.pair)
+    key = np.where(gone[of], REST, held.key)
     by_time = np.argsort(held.packets.time, kind="stable")
-    return _take(held._replace(packets=held.packets._replace(pair=pair)), by_time)
+    return _take(held._replace(key=key), by_time)
 
 
 def _windows(
@@ -170,12 +172,12 @@ def _windows(
         empty = np.zeros((0, len(FEATURES)), np.float32)
         times = (k.time[:0], k.time[:0])
         hosts = [k.pair[:0]] * 4
-        return Windows(k.pair[:0], empty, held.score[:0], *times, ticks, *hosts, ticks, ticks)
+        return Windows(held.key[:0], empty, held.score[:0], *times, ticks, *hosts, ticks, ticks)
     rated = np.isfinite(held.score)
     total = np.add.reduceat(np.where(rated, held.score, 0.0), starts)
     count = np.add.reduceat(rated.astype(np.float32), starts)
     return Windows(
-        pair=k.pair[starts],
+        key=held.key[starts],
         features=features(k, starts, seconds),
         score=np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32),
         start=np.minimum.reduceat(k.time, starts),
@@ -203,9 +205,9 @@ def sequences(
     """
     told = np.r_[past.told, np.zeros(len(new.start), bool)]
     both = _joined(past.windows, new)
-    order = np.argsort(both.pair, kind="stable")
+    order = np.argsort(both.key, kind="stable")
     both, told = Windows(*(column[order] for column in both)), told[order]
-    first, counts = _runs(both.pair)
+    first, counts = _runs(both.key)
     of = np.repeat(np.arange(len(first)), counts)
     rows = np.arange(len(of))
     follows = rows < (first + counts - 1)[of]  # has a following window
@@ -230,7 +232,8 @@ def join(held: Held, packets: Packets, score: Float32[np.ndarray, "n Q"]) -> Hel
     """The packets that waited, then those that came."""
     columns = zip(held.packets, packets, strict=True)
     joined = Packets(*(np.concatenate(pair) for pair in columns))
-    return Held(joined, np.concatenate([held.score, score]))
+    key = np.concatenate([held.key, packets.pair])
+    return Held(key, joined, np.concatenate([held.score, score]))
 
 
 def _joined(a: Windows, b: Windows) -> Windows:
@@ -238,7 +241,8 @@ def _joined(a: Windows, b: Windows) -> Windows:
 
 
 def _take(held: Held, rows: Int64[np.ndarray, " r"]) -> Held:
-    return Held(Packets(*(column[rows] for column in held.packets)), held.score[rows])
+    taken = Packets(*(column[rows] for column in held.packets))
+    return Held(held.key[rows], taken, held.score[rows])
 
 
 def _runs(

@@ -51,7 +51,8 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
     scores = {k: s[k] for k in ("accuracy", "macro_f1")}
     if rows.mos_mask.any():
-        scores["mos_plcc"] = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+        plcc = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+        scores["mos_plcc"] = np.nan if plcc is None else plcc  # equal scores correlate with nothing
     return scores
 
 
