@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check bench lock clean
+.PHONY: help quickstart test test-all check bench fuzz lock clean
 
 help:
-	@echo "make quickstart | test | test-all | check | bench | lock | clean"
+	@echo "make quickstart | test | test-all | check | bench | fuzz | lock | clean"
 
 .venv/.runtime: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "qoejax needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -39,6 +39,12 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
+	$(BIN)/python -m experiments.bench.captures
+
+SECONDS_OF_FUZZ ?= 300
+fuzz: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=3.0"
+	$(BIN)/python -m tests.data.fuzz_capture -max_total_time=$(SECONDS_OF_FUZZ) -max_len=4096
 
 lock: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

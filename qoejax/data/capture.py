@@ -8,7 +8,7 @@ import collections
 import ipaddress
 import pathlib
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -17,7 +17,7 @@ from qoejax.data import capture_files, framing, latency, packets, windows
 from qoejax.data.errors import DataError
 from qoejax.data.table import Service, Spec, Table, make_table
 from qoejax.data.window_features import COLUMNS
-from qoejax.data.windows import PACKETS, SECONDS, REST, Sequences, Windowing, Windows
+from qoejax.data.windows import PACKETS, REST, SECONDS, Sequences, Windowing, Windows
 
 CONFIGS: dict[str, Windowing] = {
     "packets": Windowing(PACKETS, 20, 4),
@@ -122,7 +122,7 @@ def spec(config: str, label_names: tuple[str, ...]) -> Spec:
 
 
 def rows(found: Sequences, label: int, benign: int, group: int = -1) -> Table:
-    """Sequences of one class as a table; only benign ones are rated, for scores are their users'."""
+    """Sequences of one class as a table; only benign ones are rated: scores are their users'."""
     n = len(found.x)
     rated = np.isfinite(found.following) & (label == benign)
     return make_table(

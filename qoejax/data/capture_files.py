@@ -133,7 +133,9 @@ def _inside(path: pathlib.Path, folder: pathlib.Path) -> tuple[str, ...]:
 
 def _stem(path: pathlib.Path) -> str:
     name = path.name
-    end = next(suffix for suffix in sorted(SUFFIXES, key=len)[::-1] if name.lower().endswith(suffix))
+    end = next(
+        suffix for suffix in sorted(SUFFIXES, key=len)[::-1] if name.lower().endswith(suffix)
+    )
     return name[: -len(end)]
 
 
@@ -186,7 +188,9 @@ def _manifest(path: pathlib.Path, inside: list[pathlib.Path]) -> list[Capture]:
             reader = csv.DictReader(file, skipinitialspace=True)
             missing = {"file", "label"} - set(reader.fieldnames or ())
             if missing:
-                raise DataError(f"{path}: lacks the column {', '.join(map(repr, sorted(missing)))}.")
+                raise DataError(
+                    f"{path}: lacks the column {', '.join(map(repr, sorted(missing)))}."
+                )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 cell = {k: (row.get(k) or "").strip() for k in ("file", "label", "group", "split")}
@@ -225,7 +229,7 @@ def sides(captures: tuple[Capture, ...]) -> list[Piece]:
     classes = {g: {c.label for c in captures if c.group == g} for g in (*free, *named)}
     test = {g for g, split in named.items() if split == "test"}
     if not test:
-        test = _chosen(free, [g for g in named], classes)
+        test = _chosen(free, list(named), classes)
     tested = set().union(*(classes[g] for g in test))
     pieces = []
     for capture in captures:

@@ -88,10 +88,14 @@ def match(open_: Open, packets: p.Packets) -> tuple[Answers, Open]:
     return Answers(row[which], service[which], wait), Open(keys[kept], times[first[kept]])
 
 
-def _exchanges(packets: p.Packets) -> tuple[np.ndarray, np.ndarray, np.ndarray, UInt64[np.ndarray, " e"]]:
+def _exchanges(
+    packets: p.Packets,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, UInt64[np.ndarray, " e"]]:
     """Row, role, service and key of each packet that asks or answers, in order."""
     tcp, flags = packets.protocol == p.TCP, packets.flags & (p.SYN | p.RST | p.ACK)
-    handshake = np.select([flags == p.SYN, flags == p.SYN | p.ACK, flags & p.RST > 0], [1, 2, 3], 0) * tcp
+    handshake = (
+        np.select([flags == p.SYN, flags == p.SYN | p.ACK, flags & p.RST > 0], [1, 2, 3], 0) * tcp
+    )
     named = (packets.app == p.DNS) & (packets.protocol == p.UDP) & (packets.ident >= 0)
     dns = np.where(named, np.where(packets.ident >> 16 > 0, _ANSWER, _REQUEST), 0)
     kind = np.where(packets.app == p.MQTT, packets.message, 0).astype(np.int64)
@@ -100,7 +104,9 @@ def _exchanges(packets: p.Packets) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     mqtt = np.select([np.isin(kind, answers), np.isin(kind, asks) & ~quiet], [_ANSWER, _REQUEST], 0)
     asked = np.arange(16)
     asked[answers] = asks
-    number = np.select([mqtt > 0, dns > 0], [asked[kind % 16] << 17 | packets.ident + 1, packets.ident & 0xFFFF], 0)
+    number = np.select(
+        [mqtt > 0, dns > 0], [asked[kind % 16] << 17 | packets.ident + 1, packets.ident & 0xFFFF], 0
+    )
     role = np.select([handshake > 0, dns > 0, mqtt > 0], [handshake, dns, mqtt], 0)
     row = np.flatnonzero(role)
     service = np.select([handshake > 0, dns > 0], [0, 1], 2)[row]

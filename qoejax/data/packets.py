@@ -95,7 +95,7 @@ class _View(NamedTuple):
 
 
 class _Link(NamedTuple):
-    """What a link layer carries: its EtherType, and where; the MAC addresses' places, -1 if none."""
+    """What a link layer carries: its EtherType, and where; places of MAC addresses, -1 if none."""
 
     kind: Int64[np.ndarray, " n"]
     network: Int64[np.ndarray, " n"]
@@ -241,7 +241,10 @@ def _network(
         link.target + 2
     ).astype(np.uint64)
     known = [v6, mapped]
-    places = ((at + 8, at + 12, at + 14, link.source, macs), (at + 24, at + 16, at + 24, link.target, to))
+    places = (
+        (at + 8, at + 12, at + 14, link.source, macs),
+        (at + 24, at + 16, at + 24, link.target, to),
+    )
     hosts: list[UInt64[np.ndarray, " n"]] = []
     for six, four, asked, place, mac in places:
         address = view.u32(np.where(arp, asked, four)).astype(np.uint64) | _MAPPED
@@ -289,7 +292,10 @@ def _upward(
     link: _Link,
 ) -> Bool[np.ndarray, " n"]:
     """Whether each packet goes from client to server, told by itself alone."""
-    opening, accepting = tcp & (flags & (SYN | ACK) == SYN), tcp & (flags & (SYN | ACK) == SYN | ACK)
+    opening, accepting = (
+        tcp & (flags & (SYN | ACK) == SYN),
+        tcp & (flags & (SYN | ACK) == SYN | ACK),
+    )
     kind = view.u8(net.transport)
     reply = ((net.protocol == ICMP) & (kind == 0)) | ((net.protocol == ICMP6) & (kind == 129))
     answer = (net.protocol == ARP) & (view.u16(link.network + 6) == 2)
@@ -361,7 +367,6 @@ def mix(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
 
 
 _NO_ROWS = np.zeros(0, np.int64)

@@ -1,8 +1,9 @@
 """What a window of packets is like: the features that a model sees. NumPy only.
 
-The set of CICIoT2023 (Neto et al., Sensors 23(13):5941, 2023), put right: flags are counted as they
-are set, the time to live has its own name, the time of day is not in it. With it go directions,
-gaps between packets, and how many endpoints a window has. Counts are shares of the window's packets.
+The set of CICIoT2023 (Neto et al., Sensors 23(13):5941, 2023), put right: flags are counted as
+they are set, the time to live has its own name, the time of day is not in it. With it go
+directions, gaps between packets, and how many endpoints a window has. Counts are shares of the
+window's packets.
 """
 
 import numpy as np
@@ -16,9 +17,11 @@ _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 _PROTOCOLS = {"tcp": (p.TCP,), "udp": (p.UDP,), "icmp": (p.ICMP, p.ICMP6), "igmp": (p.IGMP,)}
 _PROTOCOLS |= {"arp": (p.ARP,), "llc": (p.OTHER,)}
 _MESSAGES = {
-    "mqtt_connect": (1,), "mqtt_connack": (2,), "mqtt_publish": (3,), "mqtt_acknowledge": (4, 5, 6, 7),
+    "mqtt_connect": (1,), "mqtt_connack": (2,), "mqtt_publish": (3,),
+    "mqtt_acknowledge": (4, 5, 6, 7),
     "mqtt_subscribe": (8, 9, 10, 11), "mqtt_ping": (12, 13), "mqtt_disconnect": (14,),
-    "http_read": (p.READ,), "http_write": (p.WRITE,), "http_fine": (p.FINE,), "http_error": (p.ERROR,),
+    "http_read": (p.READ,), "http_write": (p.WRITE,), "http_fine": (p.FINE,),
+    "http_error": (p.ERROR,),
 }  # fmt: skip
 
 FEATURES: tuple[tuple[str, str, str], ...] = (
@@ -29,7 +32,7 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ("header_length", "bytes", "mean of network and transport headers"),
     ("time_to_live", "", "mean IP time to live"),
     ("time_to_live_std", "", "its standard deviation"),
-    *((f"{name}_flag", "", f"share of packets with the TCP flag {name.upper()}") for name in _FLAGS),
+    *((f"{name}_flag", "", f"share of packets with the flag {name.upper()}") for name in _FLAGS),
     ("syn_only", "", "share of packets that open a TCP connection"),
     ("syn_ack", "", "share of packets that accept one"),
     *((name, "", f"share of {name.upper()} packets") for name in _PROTOCOLS),

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
 from qoejax.data.packets import EMPTY, Packets
-from qoejax.data.packets import mix
 from qoejax.data.window_features import FEATURES, features
 
 HELD = 1 << 17
@@ -192,9 +191,7 @@ def _windows(
     )
 
 
-def sequences(
-    past: Past, new: Windows, windowing: Windowing, last: bool
-) -> tuple[Sequences, Past]:
+def sequences(past: Past, new: Windows, windowing: Windowing, last: bool) -> tuple[Sequences, Past]:
     """Examples whose following window is known, or will not come; and what to remember.
 
     Args:

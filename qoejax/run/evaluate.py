@@ -52,7 +52,8 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     scores = {k: s[k] for k in ("accuracy", "macro_f1")}
     if rows.mos_mask.any():
         plcc = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
-        scores["mos_plcc"] = np.nan if plcc is None else plcc  # equal scores correlate with nothing
+        if plcc is not None:  # equal scores correlate with nothing
+            scores["mos_plcc"] = plcc
     return scores
 
 

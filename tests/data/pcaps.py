@@ -45,7 +45,9 @@ def dns(number, response):
 
 
 def publish(number, topic=b"a/b", qos=1):
-    body = struct.pack(">H", len(topic)) + topic + (struct.pack(">H", number) if qos else b"") + b"1"
+    body = (
+        struct.pack(">H", len(topic)) + topic + (struct.pack(">H", number) if qos else b"") + b"1"
+    )
     size = [len(body) % 128 | 128, len(body) // 128] if len(body) > 127 else [len(body)]
     return bytes([0x30 | qos << 1, *size]) + body
 
@@ -128,7 +130,10 @@ def flood(seed, start=1.7e9, packets=160):
     """From made-up addresses, one packet each."""
     rng = np.random.default_rng(seed)
     return [
-        (start + 0.001 * i, ethernet(udp(f"203.0.113.{i % 250 + 1}", int(port), SERVER, 9, b"x" * 64)))
+        (
+            start + 0.001 * i,
+            ethernet(udp(f"203.0.113.{i % 250 + 1}", int(port), SERVER, 9, b"x" * 64)),
+        )
         for i, port in enumerate(rng.integers(1024, 65_535, packets))
     ]
 

@@ -120,7 +120,11 @@ def test_a_class_in_one_round_is_cut_between_the_splits(tmp_path):
         ("a.pcap", pcaps.pcap([]), "has 0 packets, too few for one window"),
         ("a.csv", b"a,b\n", "expected a name ending in .pcap"),
         ("a.pcap", pcaps.pcap(pcaps.flood(0, packets=30))[:-5], None),
-        ("a.pcap", pcaps.pcap(pcaps.flood(0, packets=9))[:-5], "too few .*; the last record is cut off"),
+        (
+            "a.pcap",
+            pcaps.pcap(pcaps.flood(0, packets=9))[:-5],
+            "too few .*; the last record is cut off",
+        ),
     ],
 )
 def test_bad_captures_are_named(tmp_path, name, data, message):

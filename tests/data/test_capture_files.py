@@ -50,7 +50,13 @@ def test_a_rule_may_say_otherwise(tmp_path):
         "labels": {"calm": "benign", "storm": "flood"},
         "test": ["2"],
     }
-    names = ("calm-day1.pcap", "STORM-day1.pcap", "calm-day2.pcap", "fog-day2.pcap", "storm-day2.pcap")
+    names = (
+        "calm-day1.pcap",
+        "STORM-day1.pcap",
+        "calm-day2.pcap",
+        "fog-day2.pcap",
+        "storm-day2.pcap",
+    )
     found = files.find(folder(tmp_path, *names, rule=rule))
     assert told(found) == {
         "calm-day1.pcap": ("benign", "1"),
@@ -79,7 +85,10 @@ def test_a_manifest_says_all(tmp_path):
         ("file,label\ngone.pcap,benign\n", r"line 2: 'gone.pcap' is no capture"),
         ("file,label\na.pcap,\n", "'a.pcap' has no label"),
         ("file,label\na.pcap,benign\na.pcap,scan\n", "line 3: 'a.pcap' is there already in line 2"),
-        ("file,label,split\na.pcap,benign,dev\n", "split is 'dev'; expected train, test or nothing"),
+        (
+            "file,label,split\na.pcap,benign,dev\n",
+            "split is 'dev'; expected train, test or nothing",
+        ),
         (
             "file,label,group,split\na.pcap,benign,g,train\nb.pcap,scan,g,test\n",
             "group 'g' is in more than one split",
@@ -119,7 +128,9 @@ def captures(**groups):
 def test_whole_groups_are_held_out_and_every_class_is_on_both_sides():
     rounds = {f"r{i}": "benign scan flood" for i in range(8)} | {"odd": "flood"}
     pieces = files.sides(captures(**rounds))
-    of = {split: {p.capture.group for p in pieces if p.split == split} for split in ("train", "test")}
+    of = {
+        split: {p.capture.group for p in pieces if p.split == split} for split in ("train", "test")
+    }
     assert len(of["test"]) == 2
     assert "odd" in of["train"]
     assert not of["train"] & of["test"]

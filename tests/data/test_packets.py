@@ -69,7 +69,10 @@ def test_every_packet_reads_as_dpkt_reads_it():
 )
 def test_other_link_layers_carry_the_same(link, wrap):
     inner = [frame[14:] for _, frame in pcaps.benign(1, sessions=2)]
-    plain, other = decode([pcaps.ethernet(ip) for ip in inner]), decode([wrap(ip) for ip in inner], link)
+    plain, other = (
+        decode([pcaps.ethernet(ip) for ip in inner]),
+        decode([wrap(ip) for ip in inner], link),
+    )
     for name in packets.Packets._fields:
         if name != "length":
             np.testing.assert_array_equal(getattr(plain, name), getattr(other, name), name)
@@ -78,7 +81,12 @@ def test_other_link_layers_carry_the_same(link, wrap):
 def test_ipv6_extension_headers_are_walked():
     options = bytes([6, 0]) + bytes(6)
     found = decode([pcaps.ethernet(ip6(TCP6, 6, options), 0x86DD)])
-    assert (found.protocol[0], found.flags[0], found.server_port[0], found.ttl[0]) == (6, 2, 443, 33)
+    assert (found.protocol[0], found.flags[0], found.server_port[0], found.ttl[0]) == (
+        6,
+        2,
+        443,
+        33,
+    )
     piece = bytes([17, 0]) + struct.pack(">HI", 8 << 3, 1)  # a later fragment
     head = struct.pack(">IHBB", 6 << 28, 20, 44, 9) + bytes(32) + piece + bytes(12)
     found = decode([pcaps.ethernet(head, 0x86DD)])

@@ -1,4 +1,4 @@
-"""Windows are equal for all, and the same however the capture comes; features as a loop has them."""
+"""Windows are equal for all, however the capture comes; features are those of a loop."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,8 @@ def cut_all(some, windowing, cuts=()):
 def same(a, b):
     orders = [np.lexsort((w.end, w.start, w.key)) for w in (a, b)]
     return all(
-        np.array_equal(x[orders[0]], y[orders[1]], equal_nan=True) for x, y in zip(a, b, strict=True)
+        np.array_equal(x[orders[0]], y[orders[1]], equal_nan=True)
+        for x, y in zip(a, b, strict=True)
     )
 
 
@@ -116,7 +117,9 @@ def test_neither_hosts_ports_nor_the_time_of_day_are_seen():
         server_port=there.server_port + 1000,
     )
     starts = np.array([0, 20, 40])
-    np.testing.assert_allclose(features(there, starts), features(moved, starts), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        features(there, starts), features(moved, starts), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_ratios_are_ratios():

@@ -1,5 +1,6 @@
 """Captures the slow way: one packet at a time with dpkt, plain loops; tests/data compares."""
 
+import itertools
 import math
 
 import dpkt
@@ -57,7 +58,7 @@ def std(values):
 
 def features(rows):
     """Some features of one window, from dicts of its packets in order."""
-    gaps = [b["time"] - a["time"] for a, b in zip(rows, rows[1:], strict=False)]
+    gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
     n, span = len(rows), rows[-1]["time"] - rows[0]["time"]
     up = [r["payload"] for r in rows if r["up"] and r["payload"]]
     return {
@@ -78,7 +79,7 @@ def features(rows):
         "gap_max": max(gaps),
         "gap_std": std(gaps),
         "up": mean([r["up"] for r in rows]),
-        "turns": sum(a["up"] != b["up"] for a, b in zip(rows, rows[1:], strict=False)) / n,
+        "turns": sum(a["up"] != b["up"] for a, b in itertools.pairwise(rows)) / n,
         "server_ports": len({r["server_port"] for r in rows}) / n,
     }
 

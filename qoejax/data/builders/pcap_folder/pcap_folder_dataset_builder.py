@@ -57,7 +57,9 @@ class _Preparation:
         others = {c.label for c in folder.captures} - {capture_files.BENIGN}
         self._labels = (capture_files.BENIGN, *sorted(others))
         self._groups = sorted({c.group for c in folder.captures})
-        self._sizes = [p.capture.path.stat().st_size * (p.part[1] - p.part[0]) for p in self._pieces]
+        self._sizes = [
+            p.capture.path.stat().st_size * (p.part[1] - p.part[0]) for p in self._pieces
+        ]
         self._entries: list[dict[str, Any]] = []
         self._rows, self._read = 0, 0.0
 
@@ -82,9 +84,7 @@ class _Preparation:
     def _captured(self, piece: Piece, size: float) -> Iterator[Table]:
         label = self._labels.index(piece.capture.label)
         group = self._groups.index(piece.capture.group)
-        reading = capture.Reading(
-            piece.capture.path, capture.CONFIGS[self._config], piece.part
-        )
+        reading = capture.Reading(piece.capture.path, capture.CONFIGS[self._config], piece.part)
         for found in reading:
             self._rows += len(found.x)
             if len(found.x):
