@@ -372,6 +372,7 @@ def mix(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
 _NO_ROWS = np.zeros(0, np.int64)
 _NO_TIMES = np.zeros(0)
 EMPTY = _decode(
-    Frames(np.zeros(1, np.uint8), *[_NO_ROWS] * 3, _NO_TIMES, _NO_ROWS, _NO_TIMES), _ethernet
+    Frames(np.zeros(1, np.uint8), _NO_ROWS, _NO_ROWS, _NO_ROWS, _NO_TIMES, _NO_ROWS, _NO_TIMES),
+    _ethernet,
 )
 """No packets."""

@@ -169,9 +169,10 @@ def _windows(
     k = held.packets
     if not len(starts):
         empty = np.zeros((0, len(FEATURES)), np.float32)
-        times = (k.time[:0], k.time[:0])
-        hosts = [k.pair[:0]] * 4
-        return Windows(held.key[:0], empty, held.score[:0], *times, ticks, *hosts, ticks, ticks)
+        time, host = k.time[:0], held.key[:0]
+        return Windows(
+            host, empty, held.score[:0], time, time, ticks, host, host, host, host, ticks, ticks
+        )
     rated = np.isfinite(held.score)
     total = np.add.reduceat(np.where(rated, held.score, 0.0), starts)
     count = np.add.reduceat(rated.astype(np.float32), starts)

@@ -7,7 +7,7 @@ import tempfile
 
 import atheris
 
-with atheris.instrument_imports(include=["qoejax.data", "dpkt"]):
+with atheris.instrument_imports(include=["qoejax.data"]):
     from qoejax.data import capture
     from qoejax.data.errors import DataError
 
