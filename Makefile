@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
+FUZZ_SECONDS ?= 60
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-all check bench fuzz lock clean
 
@@ -40,11 +41,13 @@ check: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
 	$(BIN)/python -m experiments.bench.captures
+	$(BIN)/python -m experiments.bench.prepare --rows=1000000
 
-SECONDS_OF_FUZZ ?= 300
 fuzz: .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=3.0"
-	$(BIN)/python -m tests.data.fuzz_capture -max_total_time=$(SECONDS_OF_FUZZ) -max_len=4096
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	set -e; for target in tests/fuzz/*_target.py; do \
+	  echo $$target; $(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 lock: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

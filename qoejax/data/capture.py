@@ -1,6 +1,6 @@
 """A capture as sequences of equal windows, in one pass and bounded memory (NumPy, host).
 
-The windows are those of ``qoejax.data.windows``; their features and targets are explained in
+The windows are those of ``qoejax.data.packet_windows``; their features and targets are explained in
 docs/captures.md.
 """
 
@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from qoejax.data import capture_files, framing, latency, packets, windows
+from qoejax.data import capture_files, framing, latency, packets
+from qoejax.data import packet_windows as windows
 from qoejax.data.errors import DataError
 from qoejax.data.table import Service, Spec, Table, make_table
-from qoejax.data.window_features import COLUMNS
-from qoejax.data.windows import PACKETS, REST, SECONDS, Sequences, Windowing, Windows
+from qoejax.data.packet_features import COLUMNS
+from qoejax.data.packet_windows import PACKETS, REST, SECONDS, Sequences, Windowing, Windows
 
 CONFIGS: dict[str, Windowing] = {
     "packets": Windowing(PACKETS, 20, 4),

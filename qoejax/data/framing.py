@@ -191,7 +191,7 @@ def _block(state: dict[str, Any], kind: int, block: bytes, at: int, rows: Rows) 
     elif kind in (dpkt.pcapng.PCAPNG_BT_EPB, dpkt.pcapng.PCAPNG_BT_PB) and len(block) >= 32:
         form = "IIIII" if kind == dpkt.pcapng.PCAPNG_BT_EPB else "HxxIIII"
         number, high, low, captured, length = struct.unpack_from(order + form, block, 8)
-        start, time = 28, None
+        start, time = 28, 0.0
         if number < len(interfaces):
             time = interfaces[number].offset + ((high << 32) | low) * interfaces[number].unit
     else:
@@ -217,7 +217,7 @@ def _interface(block: bytes, order: str) -> _Interface:
                 unit = 2.0 ** -(power & 0x7F) if power & 0x80 else 10.0**-power
             elif option.code == dpkt.pcapng.PCAPNG_OPT_IF_TSOFFSET and option.len == 8:
                 offset = float(struct.unpack(f"{order}q", option.data)[0])
-    except (dpkt.Error, struct.error, ValueError, IndexError):
+    except Exception:  # whatever dpkt raises on damaged options
         return _Interface(link, 1e-6, 0.0)
     return _Interface(link, unit, offset)
 

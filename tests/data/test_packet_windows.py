@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoejax.data import packets, windows
-from qoejax.data.window_features import FEATURES, features
-from qoejax.data.windows import PACKETS, SECONDS, Windowing
+from qoejax.data import packet_windows as windows
+from qoejax.data import packets
+from qoejax.data.packet_features import FEATURES, features
+from qoejax.data.packet_windows import PACKETS, SECONDS, Windowing
 from tests.data import pcaps
 from tests.data.test_latency import decoded
 from tests.reference import capture as reference
