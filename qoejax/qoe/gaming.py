@@ -111,7 +111,7 @@ class Stream(NamedTuple):
 
 
 def rating_to_mos(rating: Scalar) -> Scalar:
-    """MOS in [1.3, 4.64] of a rating R. ITU-T G.1072 (01/2020), clause 7.
+    """MOS in [1.3, 4.64] of a rating R. ITU-T G.1072 (01/2020).
 
     Args:
         rating: R; outside [0, 100] it is clipped.
@@ -137,7 +137,7 @@ def delay_impairment(delay_ms: Scalar, sensitivity: Sensitivity) -> Scalar:
 
 
 def frame_loss_percent(loss_percent: Scalar, delay_ms: Scalar, stream: Stream) -> Scalar:
-    """Frames that freeze out where lost packets are sent again. G.1072 (2020) cor. 1.
+    """Frames that freeze out where lost packets are sent again. G.1072 cor. 1, equation 12.
 
     Args:
         loss_percent: packets lost; outside [0, 100] it is clipped. Fitted up to 5.
@@ -156,6 +156,7 @@ def frame_loss_percent(loss_percent: Scalar, delay_ms: Scalar, stream: Stream) -
 
 
 def _frames(c: Frames, stream: Stream, frame_loss: Scalar, most: float) -> Scalar:
+    """I_TVQ and I_frames, what few and frozen frames cost. G.1072 cor. 1, equations 10 and 13."""
     fps = jnp.clip(stream.frame_rate, 10.0, 60.0)
     cost = c.offset + c.square * fps**2 + c.linear * fps + c.loss * jnp.log1p(frame_loss)
     return jnp.clip(cost, 0.0, most)

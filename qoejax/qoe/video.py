@@ -1,8 +1,8 @@
 """Video: streaming with stalls (ITU-T P.1203) and video calls (ITU-T G.1070). JAX.
 
 Scalar functions of one session or one call; callers ``vmap`` them. All are finite with finite
-gradients on the whole real line: inputs outside a model's range count as its nearest end. A stall
-that grows or moves towards the end never raises the score, nor does loss.
+gradients on the whole real line: inputs outside a model's range count as its nearest end. A longer
+stall, a further stall or more loss never raises a score.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 Scalar = Float[Array, ""]
 
 LEAST_R, BEST_MOS, WORST_MOS = 3.25, 4.9, 1.05
-"""P.1203.1 annex E: ends of the MOS scale, and the R below which the cubic is not monotone."""
+"""Ends of the MOS scale of P.1203.1, and the R below which its cubic is not monotone."""
 
 
 class Stalls(NamedTuple):
@@ -77,7 +77,7 @@ CALLS: dict[str, Call] = {
 
 
 def rating_to_mos(rating: Scalar) -> Scalar:
-    """MOS of a psychological rating R on the scale of ITU-T P.1203.1 (annex E): [1.05, 4.9].
+    """MOS of a psychological rating R on the scale of ITU-T P.1203.1: [1.05, 4.9].
 
     Args:
         rating: R; outside [0, 100] it is clipped.
@@ -88,7 +88,7 @@ def rating_to_mos(rating: Scalar) -> Scalar:
 
 
 def mos_to_rating(mos: Scalar) -> Scalar:
-    """R of a MOS: the inverse of ``rating_to_mos`` by interpolation, as P.1203.1 (annex E) has it.
+    """R of a MOS: the inverse of ``rating_to_mos`` by interpolation, as in P.1203.1.
 
     Args:
         mos: outside [1.05, 4.9] it is clipped.
@@ -139,7 +139,7 @@ def handheld(mos: Scalar) -> Scalar:
         mos: O22, see ``coded``; outside [1, 5] it is clipped.
 
     Returns:
-        MOS in [1.18, 4.98].
+        MOS in [1.18, 5].
     """
     q = jnp.clip(mos, 1.0, 5.0)
     return jnp.clip(-0.60293 + 2.12382 * q - 0.36936 * q**2 + 0.03409 * q**3, 1.0, 5.0)
@@ -211,22 +211,34 @@ def stalling(stalls: Stalls, duration_s: Scalar) -> Scalar:
     )
 
 
-def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -> Scalar:
-    """O46, MOS of a streaming session, without the random forest. ITU-T P.1203.3 (10/2017).
+def final(quality: Scalar, stalls: Stalls, duration_s: Scalar) -> Scalar:
+    """O46 of an integrated quality O35 and the stalls. ITU-T P.1203.3 (10/2017), clause 8.1.
 
-    Clause 8.1, equations 28 and 30: mos = 1 + (O35 - 1) S, O46 = 0.028 + 0.981 mos. The standard
-    blends a quarter of a random forest into mos; here mos stands for it.
-
-    Args:
-        quality: O34 of each second of media, see ``audiovisual``.
-        stalls: see ``Stalls``.
-        duration_s: media time, at most T; the standard holds from 60 s to 300 s.
+    Equations 28 and 30: mos = 1 + (O35 - 1) S, O46 = 0.028 + 0.981 mos. The standard blends a
+    quarter of a random forest into mos; here mos stands for it.
 
     Returns:
         MOS in [1.01, 4.94].
     """
-    kept = (integrated(quality, duration_s) - 1.0) * stalling(stalls, duration_s)
-    return 0.02833052 + 0.98117059 * jnp.clip(1.0 + kept, 1.0, 5.0)
+    score = jnp.clip(1.0 + (quality - 1.0) * stalling(stalls, duration_s), 1.0, 5.0)
+    return 0.02833052 + 0.98117059 * score
+
+
+def streaming(quality: Float[Array, " T"], stalls: Stalls, duration_s: Scalar) -> Scalar:
+    """MOS of a streaming session: ``integrated`` quality and stalls. ITU-T P.1203.3 (10/2017).
+
+    Neither random forest (see ``final``) nor corrections for changes of quality: for those see
+    ``adaptation.session``.
+
+    Args:
+        quality: O34 of each second of media, see ``audiovisual``.
+        stalls: see ``Stalls``.
+        duration_s: media time, at most T; the standard holds from 30 s to 300 s.
+
+    Returns:
+        MOS in [1.01, 4.94].
+    """
+    return final(integrated(quality, duration_s), stalls, duration_s)
 
 
 def call(
@@ -235,7 +247,7 @@ def call(
     loss_percent: Scalar,
     coefficients: Call = CALLS["mpeg4_qvga"],
 ) -> Scalar:
-    """V_q, MOS of the picture of a video call. ITU-T G.1070 (06/2018), clause 11.2.
+    """V_q, MOS of the picture of a video call. ITU-T G.1070 (06/2018), video quality estimation.
 
     Args:
         bitrate_kbps: of the video; outside [0, 10000] it is clipped.

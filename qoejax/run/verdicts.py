@@ -8,15 +8,16 @@ import pyarrow as pa
 SHOWN = 8
 """Sources and windows listed before the others are only counted."""
 
+_NEEDED = {"start", "end", "source", "destination", "protocol", "class", "action"}
 _WINDOW = "  {start}  {source} > {destination}  {protocol}  {class} {probability:.2f}  {action}"
 
 
 def lines(table: pa.Table) -> Iterator[str]:
     """A summary, line by line: sources by their attacks, then the first and the surest windows.
 
-    Nothing is said of a table without times.
+    Nothing is said of a table without times, hosts or actions.
     """
-    if "start" not in table.column_names or not table.num_rows:
+    if not table.num_rows or not _NEEDED <= set(table.column_names):
         return
     columns = {name: np.asarray(table[name]) for name in table.column_names}
     acted = columns["action"] != "allow"
