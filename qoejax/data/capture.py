@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float32, Float64
 from qoejax.data import capture_files, framing, latency, packets
 from qoejax.data import packet_windows as windows
 from qoejax.data.errors import DataError
-from qoejax.data.table import Service, Spec, Table, make_table
 from qoejax.data.packet_features import COLUMNS
 from qoejax.data.packet_windows import PACKETS, REST, SECONDS, Sequences, Windowing, Windows
+from qoejax.data.table import Service, Spec, Table, make_table
 
 CONFIGS: dict[str, Windowing] = {
     "packets": Windowing(PACKETS, 20, 4),

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
-from qoejax.data.packets import EMPTY, Packets
 from qoejax.data.packet_features import FEATURES, features
+from qoejax.data.packets import EMPTY, Packets
 
 HELD = 1 << 17
 CONVERSATIONS = 1 << 14

@@ -17,7 +17,7 @@ def lines(table: pa.Table) -> Iterator[str]:
 
     Nothing is said of a table without times, hosts or actions.
     """
-    if not table.num_rows or not _NEEDED <= set(table.column_names):
+    if not table.num_rows or not set(table.column_names) >= _NEEDED:
         return
     columns = {name: np.asarray(table[name]) for name in table.column_names}
     acted = columns["action"] != "allow"

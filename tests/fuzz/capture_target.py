@@ -4,6 +4,7 @@
 fuzz``); the default tests damage captures with hypothesis instead.
 """
 
+import inspect
 import pathlib
 import sys
 import tempfile
@@ -23,7 +24,11 @@ def read_all(path: pathlib.Path) -> str:
         try:
             table, report, identity = capture.read(path, capture.spec(config, ("benign",)), ())
         except DataError as e:
-            assert str(path) in str(e)
+            refusal = str(e)
+        else:
+            refusal = ""
+        if refusal:
+            assert str(path) in refusal
             continue
         assert np.isfinite(table.x).all()
         assert np.isfinite(table.mos).all()
@@ -49,10 +54,9 @@ def main() -> None:
         read_all(path)
 
     for module in (framing, packets, latency, packet_windows, packet_features, capture):
-        for name, function in list(vars(module).items()):
-            if getattr(function, "__module__", "") == module.__name__ and callable(function):
-                if not isinstance(function, type):
-                    setattr(module, name, atheris.instrument_func(function))
+        for function in vars(module).values():
+            if inspect.isfunction(function) and function.__module__ == module.__name__:
+                atheris.instrument_func(function)
     atheris.Setup([*sys.argv, str(corpus)], one)
     atheris.Fuzz()
 

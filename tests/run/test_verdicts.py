@@ -84,7 +84,7 @@ def test_captures_train_federated_and_are_judged_on_unseen_rounds(run):
     summary, workdir, _, prepared = run
     assert summary["train_rows"] <= prepared.info.metadata["rows"]["train"]
     trained = model.load(workdir)
-    result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
+    result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
     assert result.summary["macro_f1"] > 0.5
     assert result.summary["qome"] or result.summary["mos"]
 
