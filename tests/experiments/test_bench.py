@@ -50,3 +50,14 @@ def test_prepare(tmp_path):
         assert 50 < row["peak_mb"] < 1000
     assert set(summary["targets"]) < set(summary)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_captures():
+    small, large, ratio = lines("captures", "--packets=20000")
+    assert (small["packets"], large["packets"]) == (2000, 20_000)
+    assert large["windows"] == 1000
+    for row in (small, large):
+        assert row["packets_per_cpu_second"] > 0
+        assert row["megabytes_peak"] >= row["megabytes_before"] > 0
+    assert ratio["packets_ratio"] == 10
