@@ -64,3 +64,14 @@ def test_simulator():
         assert row["versions"]["jax"]
     assert one["ratio"] == 1.0
     assert total["fastest_chunk"] in (1, 4)
+
+
+@pytest.mark.slow
+def test_captures():
+    small, large, ratio = lines("captures", "--packets=20000")
+    assert (small["packets"], large["packets"]) == (2000, 20_000)
+    assert large["windows"] == 1000
+    for row in (small, large):
+        assert row["packets_per_cpu_second"] > 0
+        assert row["megabytes_peak"] >= row["megabytes_before"] > 0
+    assert ratio["packets_ratio"] == 10
