@@ -40,6 +40,19 @@ def test_wire():
 
 
 @pytest.mark.slow
+def test_prepare(tmp_path):
+    files, prepared, equal, loaded, summary = lines("prepare", "--rows=3000", f"--dir={tmp_path}")
+    assert files["rows"] == prepared["rows"] == 3000
+    assert 270 < files["raw_bytes_per_row"] < 320
+    assert loaded["rows"] < 3000
+    for row in (prepared, equal):
+        assert row["cpu_s"] > 0
+        assert 50 < row["peak_mb"] < 1000
+    assert set(summary["targets"]) < set(summary)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_simulator():
     one, two, total = lines("simulator", "--chunks=1,4", "--episodes=8")
     assert (one["chunk"], two["chunk"]) == (1, 4)
@@ -62,3 +75,14 @@ def test_forecast(tmp_path):
     assert all(0 <= row["now_rmse"] < 2 for row in rows)
     assert ["skill" in row for row in rows[:5]] == [False, True, True, True, True]
     assert 0 <= total["now_macro_f1"] <= 1
+
+
+@pytest.mark.slow
+def test_captures():
+    small, large, ratio = lines("captures", "--packets=20000")
+    assert (small["packets"], large["packets"]) == (2000, 20_000)
+    assert large["windows"] == 1000
+    for row in (small, large):
+        assert row["packets_per_cpu_second"] > 0
+        assert row["megabytes_peak"] >= row["megabytes_before"] > 0
+    assert ratio["packets_ratio"] == 10
