@@ -67,6 +67,17 @@ def test_simulator():
 
 
 @pytest.mark.slow
+def test_forecast(tmp_path):
+    *rows, total = lines(
+        "forecast", "--dataset=simulated_iot/tiny", f"--data_dir={tmp_path}", "--iterations=2"
+    )
+    assert len(rows) == 20
+    assert all(0 <= row["now_rmse"] < 2 for row in rows)
+    assert ["skill" in row for row in rows[:5]] == [False, True, True, True, True]
+    assert 0 <= total["now_macro_f1"] <= 1
+
+
+@pytest.mark.slow
 def test_captures():
     small, large, ratio = lines("captures", "--packets=20000")
     assert (small["packets"], large["packets"]) == (2000, 20_000)
