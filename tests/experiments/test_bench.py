@@ -50,3 +50,28 @@ def test_prepare(tmp_path):
         assert 50 < row["peak_mb"] < 1000
     assert set(summary["targets"]) < set(summary)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_simulator():
+    one, two, total = lines("simulator", "--chunks=1,4", "--episodes=8")
+    assert (one["chunk"], two["chunk"]) == (1, 4)
+    for row in (one, two):
+        assert row["episodes"] == 8
+        assert row["seconds"] > 0
+        assert row["cpu_s"] > 0
+        assert row["episodes_per_s"] == pytest.approx(8 / row["seconds"])
+        assert row["versions"]["jax"]
+    assert one["ratio"] == 1.0
+    assert total["fastest_chunk"] in (1, 4)
+
+
+@pytest.mark.slow
+def test_captures():
+    small, large, ratio = lines("captures", "--packets=20000")
+    assert (small["packets"], large["packets"]) == (2000, 20_000)
+    assert large["windows"] == 1000
+    for row in (small, large):
+        assert row["packets_per_cpu_second"] > 0
+        assert row["megabytes_peak"] >= row["megabytes_before"] > 0
+    assert ratio["packets_ratio"] == 10
