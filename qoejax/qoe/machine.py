@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qoejax.qoe import mos
+
 Scalar = Float[Array, ""]
 
 
@@ -107,7 +109,7 @@ def delivered(
     Returns:
         QoME in [0, 1]; 1 where nothing was sent: nothing came late.
     """
-    weight = jnp.maximum(packets, 0.0)
+    weight = mos.relative(packets)
     failed = jnp.where(delay_ms <= budget_ms, jnp.clip(loss_ratio, 0.0, 1.0), 1.0)
     total = jnp.sum(weight)
     return 1.0 - jnp.sum(weight * failed) / jnp.where(total > 0, total, 1.0)

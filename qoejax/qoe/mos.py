@@ -8,6 +8,7 @@ arguments carry the unit in their name.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -157,6 +158,22 @@ def cole_rosenbluth(delay_ms: Scalar, loss_ratio: Scalar, curve: LossCurve) -> S
     return r_to_mos(94.2 - late - (curve.a + curve.b * jnp.log1p(curve.c * p)))
 
 
+def relative(weight: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Weights over the greatest of them, for means: no sum overflows, no square underflows.
+
+    Args:
+        weight: outside [0, 1e30] it is clipped.
+
+    Returns:
+        Weights in [0, 1]; all 0 where none is positive. The scale is taken as fixed, which leaves
+        slopes of a mean as they are.
+    """
+    # XLA may multiply by a reciprocal, which above 1e38 would be flushed to 0.
+    positive = jnp.clip(weight, 0.0, 1e30)
+    most = jax.lax.stop_gradient(jnp.max(positive, initial=0.0))
+    return positive / jnp.where(most > 0, most, 1.0)
+
+
 def late_ratio(
     delay_ms: Float[Array, " n"], arrived: Float[Array, " n"], buffer_ms: float
 ) -> Scalar:
@@ -172,7 +189,7 @@ def late_ratio(
     Returns:
         A ratio in [0, 1], for ``unplayed``; 0 where nothing arrives.
     """
-    weight = jnp.maximum(arrived, 0.0)
+    weight = relative(arrived)
     least = jnp.min(jnp.where(weight > 0, delay_ms, jnp.inf))
     late = jnp.where((weight > 0) & (delay_ms - least > buffer_ms), weight, 0.0)
     total = jnp.sum(weight)

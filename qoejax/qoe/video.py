@@ -15,6 +15,9 @@ Scalar = Float[Array, ""]
 LEAST_R, BEST_MOS, WORST_MOS = 3.25, 4.9, 1.05
 """Ends of the MOS scale of P.1203.1, and the R below which its cubic is not monotone."""
 
+LONGEST_S = 1e6
+"""A longer stall counts as this: the score is at its worst long before, and no sum overflows."""
+
 
 class Stalls(NamedTuple):
     """Stalling events of a session, E of them with padding; their order is free.
@@ -198,7 +201,7 @@ def stalling(stalls: Stalls, duration_s: Scalar) -> Scalar:
     duration = jnp.maximum(duration_s, 1.0)
     real = stalls.mask & (stalls.length_s > 0) & (stalls.at_s <= duration)
     at = jnp.clip(stalls.at_s, 0.0, duration)
-    length = jnp.where(real, stalls.length_s, 0.0)
+    length = jnp.where(real, jnp.minimum(stalls.length_s, LONGEST_S), 0.0)
     # A stall just before the end weighs fully, one long ago about half.
     weighted = jnp.sum(length * (0.48412879 + 0.51587121 * jnp.exp2((at - duration) / 10.0)))
     number = jnp.sum(real).astype(at.dtype)

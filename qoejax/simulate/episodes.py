@@ -3,7 +3,7 @@
 A site has a hidden capacity, buffer, base delay, load and device mix; an episode of W seconds at a
 site has a hidden load, crowd and attack. What is observed are flow features at the ingress, before
 the queue: nothing of backlog, delay or loss. Everything follows from the key and the identity of
-site and episode, so no order or batch size changes a number.
+site and episode: order changes no bit, and how many run at once only the rounding of float32.
 """
 
 from typing import NamedTuple

@@ -84,6 +84,19 @@ def test_age_by_hand():
     assert float(machine.mean_age_s(sent, delay, jnp.array([False]), 10.0)) == 5.0
 
 
+@pytest.mark.parametrize("packets", [1e-30, 1e-3, 1e20, 3e38])
+def test_only_ratios_of_packets_count(packets):
+    delay, loss = jnp.array([BUDGET + 1, 0.0, 0.0, 0.0]), jnp.array([0.0, 0.5, 0.0, 1.0])
+    number = packets * jnp.array([1.0, 1.0, 1.0, 0.0])
+    value, slope = jax.value_and_grad(delivered, 2)(delay, loss, number)
+    assert float(value) == pytest.approx(0.5)
+    # d/dn of 1 - sum(n f) / sum(n) is (value - (1 - f)) / -sum(n).
+    assert np.isfinite(slope).all()
+    if packets < 1e30:  # no slope is left that float32 could hold
+        expected = (np.array([0.0, 0.5, 1.0]) - 0.5) / 3
+        np.testing.assert_allclose(np.float64(slope)[:3] * packets, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_nothing_is_nan_and_loss_has_a_slope():
     edges = jnp.array(np.float32([-3e38, -1.0, 0.0, 1e-30, 1.0, BUDGET, 3e38]))
 

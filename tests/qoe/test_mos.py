@@ -120,6 +120,16 @@ def test_more_jitter_never_helps_a_conversation(rows, factor):
     assert conversation(wider) <= conversation(delay) + 1e-5
 
 
+@pytest.mark.parametrize("weight", [1e-30, 1.0, 3e38])
+def test_only_ratios_of_arrivals_count(weight):
+    ratio = jax.value_and_grad(mos.late_ratio, 1)
+    value, slope = ratio(jnp.array([0.0, 100.0]), jnp.full(2, weight), 60.0)
+    assert float(value) == 0.5
+    assert np.isfinite(slope).all()
+    if weight < 1e30:  # no slope is left that float32 could hold
+        np.testing.assert_allclose(np.float64(slope) * weight, [-0.25, 0.25], rtol=1e-4)
+
+
 def test_late_ratio_has_no_nan_where_nothing_arrives():
     delay = jnp.array([3.0, jnp.inf, 2.0])
     value, slope = jax.value_and_grad(mos.late_ratio)(delay, jnp.zeros(3), 60.0)

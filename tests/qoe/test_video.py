@@ -182,6 +182,11 @@ def by_stall_position(x):
     return video.streaming(jnp.full(SECONDS, 4.0), stalls, jnp.float32(60.0))
 
 
+def by_long_stall_in_a_short_session(x):
+    stalls = video.Stalls(jnp.zeros(SLOTS), jnp.full(SLOTS, 3e38), jnp.arange(SLOTS) < 2)
+    return video.streaming(jnp.full(SECONDS, 4.0), stalls, x)
+
+
 def by_duration(x):
     return video.streaming(jnp.full(SECONDS, 4.0), stalls_of([(5, 2)]), x)
 
@@ -200,6 +205,7 @@ def by_session(x):
     [
         by_stall_length,
         by_stall_position,
+        by_long_stall_in_a_short_session,
         by_duration,
         by_quality,
         by_session,
