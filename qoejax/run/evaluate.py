@@ -1,7 +1,6 @@
 """Metrics of a trained model, on its test split or on rows of a file."""
 
 import pathlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -140,8 +139,7 @@ def _result(
     spec = trained.spec
     label = np.asarray(rows.label)
     summary: dict[str, Any] = {"rows": len(label), **_classes(trained, probability, label)}
-    if absent := trained.config["data"].get("leave_out"):
-        summary["left_out"] = _left_out(probability, label, spec, absent)
+    summary["unseen"] = _unseen(trained, probability, label) or None
     services = len(spec.services)
     mask = np.asarray(rows.mos_mask)[:, :services]
     true, mean, mos = (
@@ -157,16 +155,16 @@ def _result(
     return Result(summary, label, probability, true, mask, mos)
 
 
-def _left_out(
-    probability: np.ndarray, label: np.ndarray, spec: table.Spec, absent: Sequence[str]
-) -> dict[str, Any]:
+def _unseen(trained: model.Model, probability: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     """Attacks that no training row showed: how many of their rows are taken for some attack."""
-    alarm = probability.argmax(-1) != spec.label_names.index(spec.benign)
-    found = {name: label == spec.label_names.index(name) for name in absent}
+    names = trained.spec.label_names
+    benign = names.index(trained.spec.benign)
+    alarm = probability.argmax(-1) != benign
+    unseen = np.flatnonzero(np.asarray(trained.label_counts) == 0)
     return {
-        name: {"rows": int(own.sum()), "taken_for_an_attack": float(alarm[own].mean())}
-        for name, own in found.items()
-        if own.any()
+        names[c]: {"rows": int(own.sum()), "taken_for_an_attack": float(alarm[own].mean())}
+        for c in unseen
+        if c != benign and (own := label == c).any()
     }
 
 
@@ -193,7 +191,7 @@ def _scores(
     width = None if half_width is None else half_width[rated]
     figures = metrics.mos(forecast, target, half_width=width) | {
         "skill_over_mean": scales.skill(target, forecast, constant),
-        "rmse_of_mean": scales.rmse(target, constant, dof=0),
+        "rmse_of_mean": metrics.mos(constant, target)["rmse"],
     }
     if now is not None and (known := mask[rated, now]).any():
         paired = metrics.mos(forecast[known], target[known], reference=true[rated, now][known])

@@ -100,7 +100,7 @@ def partition(table: np.ndarray, names: tuple[str, ...]) -> Figure:
         axes.bar(x, table[:, c], 0.9, bottom=bottom, color=colours[c], label=name)
         bottom += table[:, c]
     axes.set(xlabel="client", ylabel="training rows", xlim=(-0.6, len(table) - 0.4))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(names) <= 20:
         axes.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
     return figure

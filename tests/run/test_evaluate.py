@@ -69,6 +69,20 @@ def test_raw_file_is_read_as_it_was_prepared(ton):
     assert out["mos"] is None
 
 
+def test_attacks_without_a_training_row_are_judged_as_attacks(ton):
+    trained = model.load(ton[0])
+    rows, _ = evaluate.split_rows(trained)
+    assert evaluate.evaluate_model(trained, rows).summary["unseen"] is None
+    names = trained.spec.label_names
+    label, benign = np.asarray(rows.label), names.index(trained.spec.benign)
+    c = next(c for c in np.unique(label) if c != benign)
+    counts = np.where(np.arange(len(names)) == c, 0, trained.label_counts)
+    result = evaluate.evaluate_model(trained._replace(label_counts=counts), rows)
+    alarm = result.probability[label == c].argmax(-1) != benign
+    expected = {"rows": int((label == c).sum()), "taken_for_an_attack": float(alarm.mean())}
+    assert result.summary["unseen"] == {names[c]: expected}
+
+
 def test_wrong_dataset_is_named(ton):
     workdir, source = ton
     with pytest.raises(RunError, match="was trained on ton_iot/10class"):

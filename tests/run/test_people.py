@@ -50,6 +50,7 @@ def test_training_beats_the_mean_and_shows_no_class_figures(streaming):
     assert "accuracy" not in rows[-1]["test"]
     page = (workdir / "report.html").read_text()
     assert "One class only" in page
+    assert "1 client, exchange: none" in page
     assert "macro-F1" not in page
     assert not (workdir / "plots" / "confusion.png").exists()
 
@@ -116,7 +117,7 @@ def test_errors_on_the_scale_that_people_used():
     assert (own["low"], own["high"]) == rated.scale(spec) == (0, 6)
     by_hand = np.sqrt(np.sum((1.5 * (true - forecast)) ** 2) / 49)
     assert own["rmse"] == pytest.approx(by_hand)
-    assert own["rmse_of_mean"] == pytest.approx(1.5 * true.std())
+    assert own["rmse_of_mean"] == pytest.approx(1.5 * true.std(ddof=1))
 
 
 @pytest.mark.slow
