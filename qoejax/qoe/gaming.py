@@ -222,7 +222,7 @@ def cloud_gaming(
         coding: an entry of ``CODINGS``.
 
     Returns:
-        MOS in [1.3, 4.15].
+        MOS in [1.3, 4.141].
     """
     frozen = frame_loss_percent(loss_percent, delay_ms, stream)
     compressed = coding_impairment(stream, coding)

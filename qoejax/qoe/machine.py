@@ -35,22 +35,22 @@ FIVE_QI: dict[int, Budget] = {
     2: Budget(150.0, 1e-3),  # conversational video
     3: Budget(50.0, 1e-3),  # gaming, V2X, process monitoring
     4: Budget(300.0, 1e-6),  # buffered video
-    65: Budget(75.0, 1e-2),  # mission-critical push to talk
-    66: Budget(100.0, 1e-2),  # other push to talk
-    67: Budget(100.0, 1e-3),  # mission-critical video
-    71: Budget(150.0, 1e-6),  # live uplink streaming, as 72 to 76
-    72: Budget(300.0, 1e-4),
-    73: Budget(300.0, 1e-8),
-    74: Budget(500.0, 1e-8),
-    76: Budget(500.0, 1e-4),
     5: Budget(100.0, 1e-6),  # IMS signalling
-    6: Budget(300.0, 1e-6),  # buffered video, TCP, as 8 and 9
+    6: Budget(300.0, 1e-6),  # buffered video, TCP; also 8 and 9
     7: Budget(100.0, 1e-3),  # voice, live video, interactive gaming
     8: Budget(300.0, 1e-6),
     9: Budget(300.0, 1e-6),
     10: Budget(1100.0, 1e-6),  # any service over satellite
+    65: Budget(75.0, 1e-2),  # mission-critical push to talk
+    66: Budget(100.0, 1e-2),  # other push to talk
+    67: Budget(100.0, 1e-3),  # mission-critical video
     69: Budget(60.0, 1e-6),  # mission-critical signalling
     70: Budget(200.0, 1e-6),  # mission-critical data
+    71: Budget(150.0, 1e-6),  # live uplink streaming, as 72, 73, 74 and 76
+    72: Budget(300.0, 1e-4),
+    73: Budget(300.0, 1e-8),
+    74: Budget(500.0, 1e-8),
+    76: Budget(500.0, 1e-4),
     79: Budget(50.0, 1e-2),  # V2X messages
     80: Budget(10.0, 1e-6),  # augmented reality
     82: Budget(10.0, 1e-4),  # discrete automation
@@ -59,7 +59,9 @@ FIVE_QI: dict[int, Budget] = {
     85: Budget(5.0, 1e-5),  # electricity distribution, high voltage; remote driving
     86: Budget(5.0, 1e-4),  # V2X collision avoidance, platooning
 }
-"""Packet delay budget and packet error rate of 3GPP TS 23.501 (release 16), table 5.7.4-1."""
+"""Packet delay budget and packet error rate of 3GPP TS 23.501 (release 16), table 5.7.4-1.
+
+75 (V2X messages) has no values there any more."""
 
 
 class Network(NamedTuple):
