@@ -165,8 +165,6 @@ def _rule(path: pathlib.Path) -> Rule:
     known = ("pattern", "labels", "test")
     try:
         given = json.loads(path.read_text("utf-8"))
-        if not isinstance(given, dict):
-            raise DataError(f"{path}: expected an object in braces, with 'pattern'.")
         pattern = re.compile(given["pattern"])
         labels, test = given.get("labels"), given.get("test", [])
         good = (
@@ -176,8 +174,10 @@ def _rule(path: pathlib.Path) -> Rule:
             and isinstance(test, list)
             and all(isinstance(name, str) for name in test)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as e:
-        raise DataError(f"{path}: cannot be read as a rule ({e!r}).") from e
+    except (OSError, ValueError, re.error) as e:
+        raise DataError(f"{path}: cannot be read as a rule ({e}).") from e
+    except (KeyError, TypeError, AttributeError):
+        good = False
     if not good:
         raise DataError(
             f"{path}: expected 'pattern' with a group 'label', and perhaps 'labels' (text to text) "
