@@ -70,7 +70,7 @@ def blocked(
     """Contiguous blocks of time, with a gap: neighbours in time are not on both sides.
 
     Each part of ``within`` (a class, whose rows are one capture; a host) is put in ``order`` and
-    cut into ``blocks`` blocks of equal length, of which ``fraction`` (at least one, and not all) are
+    cut into ``blocks`` blocks of equal length, of which ``fraction`` (at least one, not all) are
     test blocks, at random.
     Where two neighbours are on different sides, the last and first ``gap`` rows are dropped. Parts
     of fewer rows than blocks go to the training side.
@@ -114,8 +114,8 @@ def leave_out(
     is whether it takes one for benign.
 
     Raises:
-      DataError: no name is given, one is no class or has no rows, or the benign class or all attacks
-        are left out.
+      DataError: no name is given, one is no class or has no rows, or the benign class or all
+        attacks are left out.
     """
     unknown = sorted(set(absent) - set(names))
     if unknown or not absent:

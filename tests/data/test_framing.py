@@ -112,7 +112,8 @@ def test_cut_off_compression_gives_what_is_whole(tmp_path, name):
     data = gzip.compress(FORMS["little"])
     blocks, warnings = read(tmp_path / name, data[:-8])  # without checksum and size
     assert_packets(blocks, PACKETS)
-    assert len(warnings) == 1 and "compressed data break off" in warnings[0]
+    assert len(warnings) == 1
+    assert "compressed data break off" in warnings[0]
     blocks, warnings = read(tmp_path / name, data[: len(data) // 2])
     found = sum(len(f.time) for f in blocks)
     assert 0 < found < len(PACKETS)
