@@ -99,6 +99,11 @@ def find(folder: pathlib.Path) -> Folder:
     else:
         rule = _rule(folder / RULE) if (folder / RULE).is_file() else DEFAULT_RULE
         captures = [c for c in (_named(path, rule) for path in inside) if c]
+        if gone := set(rule.test) - {c.group for c in captures}:
+            raise DataError(
+                f"{folder / RULE}: 'test' names {', '.join(map(repr, sorted(gone)))}, but no "
+                "labelled capture is of such a group."
+            )
     listed = {c.path for c in captures}
     passed_over = tuple(p.relative_to(folder).as_posix() for p in inside if p not in listed)
     if not captures:
@@ -166,10 +171,13 @@ def _rule(path: pathlib.Path) -> Rule:
             set(given) <= set(known)
             and "label" in pattern.groupindex
             and (labels is None or all(isinstance(v, str) and v for v in labels.values()))
+            and isinstance(test, list)
             and all(isinstance(name, str) for name in test)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as e:
-        raise DataError(f"{path}: cannot be read as a rule ({e!r}).") from e
+    except (OSError, ValueError, re.error) as e:
+        raise DataError(f"{path}: cannot be read as a rule ({e}).") from e
+    except (KeyError, TypeError, AttributeError):
+        good = False
     if not good:
         raise DataError(
             f"{path}: expected 'pattern' with a group 'label', and perhaps 'labels' (text to text) "
@@ -223,6 +231,9 @@ def sides(captures: tuple[Capture, ...]) -> list[Piece]:
     that have most classes, none that would take a class away from training; ties are broken by a
     hash of the name. A class that no
     other group could test is cut in time: the end of each of its captures is for the test.
+
+    Raises:
+      DataError: all groups are named for the same side.
     """
     named = {c.group: c.split for c in captures if c.split}
     free = sorted({c.group for c in captures} - set(named), key=_hash)
@@ -240,6 +251,10 @@ def sides(captures: tuple[Capture, ...]) -> list[Piece]:
         else:
             pieces.append(Piece(capture, "train", (0.0, CUT[0])))
             pieces.append(Piece(capture, "test", (CUT[1], 1.0)))
+    for split in ("train", "test"):
+        if split not in {p.split for p in pieces}:
+            groups = ", ".join(sorted({c.group for c in captures}))
+            raise DataError(f"no capture is left for the {split} split, of the groups {groups}.")
     return pieces
 
 

@@ -87,7 +87,7 @@ def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
     try:
         with open(path, "rb") as raw:
             size = max(1, os.fstat(raw.fileno()).st_size)
-            stream: Any = gzip.GzipFile(fileobj=raw) if str(path).endswith(".gz") else raw
+            stream: Any = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
             buffer, ended = _more(stream, 24, warnings)
             parse, at = _parser(path, buffer)
             before = 0.0
@@ -113,12 +113,19 @@ def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
 
 def _more(stream: Any, size: int, warnings: list[str]) -> tuple[bytes, bool]:
     """Up to ``size`` bytes more, and whether the file has ended (or broken off)."""
+    parts, left = [], size
     try:
-        data = stream.read(size)
+        # In pieces: one read of it all would lose what came before compressed data broke off.
+        while left and (part := stream.read1(left)):
+            parts.append(part)
+            left -= len(part)
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         warnings.append(f"the compressed data break off ({e})")
-        return b"", True
-    return data, len(data) < size
+    return b"".join(parts), left > 0
+
+
+def _is_gzip(path: str | os.PathLike[str]) -> bool:
+    return str(path).lower().endswith(".gz")
 
 
 def _parser(path: str | os.PathLike[str], head: bytes) -> tuple[Parse, int]:

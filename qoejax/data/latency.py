@@ -7,7 +7,8 @@ Seen at the place of capture, from a client's request to the first answer to it:
     mqtt       CONNECT, PUBLISH of QoS 1 or 2, SUBSCRIBE, UNSUBSCRIBE and PINGREQ to their answers
 
 A request that is sent again counts from the first time, for a user waits from then on. Requests
-that nothing answers are not rated: no packet shows when a client gives up.
+that nothing answers are not rated: no packet shows when a client gives up. After a minute, the same
+numbers are another request's.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ BUDGET_S = machine.FIVE_QI[9].delay_ms / 1e3
 """Of MQTT: the packet delay budget of 5QI 9, the default of TCP traffic (TS 23.501)."""
 
 PATIENCE_S = 60.0
-"""Requests are forgotten after so long."""
+"""Requests are forgotten so long after they were last sent."""
 
 MOST_OPEN = 65_536
 """Requests remembered at once; beyond it, the oldest go."""
@@ -45,13 +46,14 @@ _MQTT_ANSWERS = {2: 1, 4: 3, 5: 3, 9: 8, 11: 10, 13: 12}
 
 
 class Open(NamedTuple):
-    """Requests without an answer so far: what they are told by, and when they were first sent."""
+    """Requests without an answer so far: what they are told by, when first and when last sent."""
 
     key: UInt64[np.ndarray, " n"]
     time: Float64[np.ndarray, " n"]
+    latest: Float64[np.ndarray, " n"]
 
 
-NONE_OPEN = Open(np.zeros(0, np.uint64), np.zeros(0))
+NONE_OPEN = Open(np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
 
 
 class Answers(NamedTuple):
@@ -67,25 +69,27 @@ def match(open_: Open, packets: p.Packets) -> tuple[Answers, Open]:
     row, role, service, key = _exchanges(packets)
     n = len(open_.key)
     keys = np.concatenate([open_.key, key])
-    times = np.concatenate([open_.time, packets.time[row]])
+    firsts = np.concatenate([open_.time, packets.time[row]])
+    times = np.concatenate([open_.latest, packets.time[row]])
     roles = np.concatenate([np.full(n, _REQUEST), role])
     if not len(keys):
         return Answers(row, service, np.zeros(0)), open_
     order = np.argsort(keys, kind="stable")
-    keys, times, roles = keys[order], times[order], roles[order]
+    keys, firsts, times, roles = keys[order], firsts[order], times[order], roles[order]
     asks = roles == _REQUEST
-    follows = np.r_[False, keys[1:] == keys[:-1]]
-    goes_on = asks & follows & np.r_[False, asks[:-1]]  # the same request again
+    follows = np.r_[False, (keys[1:] == keys[:-1]) & asks[:-1] & (np.diff(times) <= PATIENCE_S)]
+    goes_on = asks & follows  # the same request again
     first = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(keys))))
-    answers = np.flatnonzero(~asks & follows & np.r_[False, asks[:-1]])
-    asked = times[first[answers - 1]]
+    answers = np.flatnonzero(~asks & follows)
+    asked = firsts[first[answers - 1]]
     wait = np.where(roles[answers] == _ANSWER, np.maximum(times[answers] - asked, 0.0), np.inf)
     which = order[answers] - n
     last = np.flatnonzero(asks & np.r_[keys[1:] != keys[:-1], True])
-    since = times[first[last]]
-    kept = last[since >= (packets.time[-1] if len(packets.time) else -np.inf) - PATIENCE_S]
-    kept = kept[np.argsort(times[first[kept]], kind="stable")[-MOST_OPEN:]]
-    return Answers(row[which], service[which], wait), Open(keys[kept], times[first[kept]])
+    now = packets.time[-1] if len(packets.time) else -np.inf
+    kept = last[times[last] >= now - PATIENCE_S]
+    kept = kept[np.argsort(firsts[first[kept]], kind="stable")[-MOST_OPEN:]]
+    waiting = Open(keys[kept], firsts[first[kept]], times[kept])
+    return Answers(row[which], service[which], wait), waiting
 
 
 def _exchanges(

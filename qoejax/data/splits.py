@@ -70,7 +70,8 @@ def blocked(
     """Contiguous blocks of time, with a gap: neighbours in time are not on both sides.
 
     Each part of ``within`` (a class, whose rows are one capture; a host) is put in ``order`` and
-    cut into ``blocks`` blocks of equal length, of which ``fraction`` are test blocks, at random.
+    cut into ``blocks`` blocks of equal length, of which ``fraction`` (at least one, not all) are
+    test blocks, at random.
     Where two neighbours are on different sides, the last and first ``gap`` rows are dropped. Parts
     of fewer rows than blocks go to the training side.
 
@@ -85,7 +86,7 @@ def blocked(
     for part in np.unique(within):
         rows = np.flatnonzero(within == part)
         rows = rows[np.argsort(order[rows], kind="stable")]
-        chosen = rng.permutation(blocks) < max(1, round(fraction * blocks))
+        chosen = rng.permutation(blocks) < min(max(1, round(fraction * blocks)), blocks - 1)
         if len(rows) < blocks:
             small += 1
             continue
@@ -113,13 +114,16 @@ def leave_out(
     is whether it takes one for benign.
 
     Raises:
-      DataError: no name is given, one is no class, or the benign class or all attacks are left out.
+      DataError: no name is given, one is no class or has no rows, or the benign class or all
+        attacks are left out.
     """
     unknown = sorted(set(absent) - set(names))
     if unknown or not absent:
         raise DataError(f"cannot leave out {unknown or 'nothing'}; the classes are {list(names)}.")
     if benign in absent or len(set(absent)) >= len(names) - 1:
         raise DataError("expected to leave out some attacks, not the benign class, and not all.")
+    if empty := [name for i, name in enumerate(names) if name in absent and i not in label]:
+        raise DataError(f"cannot leave out {empty}: there are no rows of it.")
     gone = np.isin(label, [i for i, name in enumerate(names) if name in absent])
     return _parted(test | gone, {"left_out_rows": int(gone.sum())})
 

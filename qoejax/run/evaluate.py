@@ -207,7 +207,7 @@ def _scores(
 
 def split_rows(trained: model.Model) -> tuple[Examples, np.ndarray | None]:
     """The test split of the model's own dataset, cleaned and scaled; its scores' half widths."""
-    rows = tables.test_rows(build.from_plain(trained.config))
+    rows = tables.held_out(build.from_plain(trained.config))
     width = ratings.half_width(trained.spec, rows)
     return build.examples(trained.spec, trained.stats, rows), width
 

@@ -89,7 +89,7 @@ def tables(config: ml_collections.ConfigDict) -> Tables:
     return spec, sides["train"], sides["test"], reports
 
 
-def test_rows(config: ml_collections.ConfigDict) -> table.Table:
+def held_out(config: ml_collections.ConfigDict) -> table.Table:
     """The test rows of ``tables``; reads only them where the dataset is used as prepared."""
     if config.data.split != "prepared" or config.data.view:
         return tables(config)[2]

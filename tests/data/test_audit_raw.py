@@ -177,3 +177,9 @@ def test_bad_input_is_one_sentence(tmp_path):
     blank = write(tmp_path / "c.csv", x=range(3), label=["", "", ""])
     with pytest.raises(DataError, match="'label' is blank"):
         run(blank, label="label")
+    many = write(tmp_path / "d.csv", x=range(300), label=range(300))
+    with pytest.raises(DataError, match="'label' has 300 different values; expected at most 256"):
+        run(many, label="label")
+    (tmp_path / "e.pcap").touch()
+    with pytest.raises(DataError, match=r"e\.pcap: is a capture; expected a table"):
+        rawcells.paths_of([tmp_path / "e.pcap"])

@@ -106,11 +106,25 @@ def test_bad_manifests_are_named(tmp_path, manifest, message):
     "rule",
     ["{", "[]", {}, {"pattern": "("}, {"pattern": "x"}, {"pattern": "(?P<label>x)", "odd": 1},
      {"pattern": "(?P<label>x)", "labels": ["x"]}, {"pattern": "(?P<label>x)", "test": [1]},
-     {"pattern": 3}],
+     {"pattern": "(?P<label>x)", "test": "x"}, {"pattern": 3}],
 )  # fmt: skip
 def test_bad_rules_are_named(tmp_path, rule):
     with pytest.raises(DataError, match=r"rule\.json: (cannot be read as a rule|expected)"):
         files.find(folder(tmp_path, "x.pcap", rule=rule))
+
+
+def test_a_test_group_that_is_not_there_is_named(tmp_path):
+    rule = {"pattern": r"(?P<group>r\d)__(?P<label>[a-z]+)", "test": ["r2", "r3"]}
+    where = folder(tmp_path, "r1__benign.pcap", "r2__benign.pcap", rule=rule)
+    with pytest.raises(DataError, match=r"rule\.json: 'test' names 'r3', but no"):
+        files.find(where)
+
+
+@pytest.mark.parametrize(("named", "empty"), [("train", "test"), ("test", "train")])
+def test_all_groups_on_one_side_are_refused(named, empty):
+    made = [c._replace(split=named) for c in captures(a="benign scan", b="benign")]
+    with pytest.raises(DataError, match=f"left for the {empty} split, of the groups a, b"):
+        files.sides(tuple(made))
 
 
 def test_a_folder_without_captures_is_named(tmp_path):

@@ -107,10 +107,18 @@ def test_cut_off_captures_give_what_is_whole(tmp_path, form, cut):
     assert warnings == ["the last record is cut off"]
 
 
-def test_cut_off_compression_is_told(tmp_path):
+@pytest.mark.parametrize("name", ["a.pcap.gz", "A.PCAP.GZ"])
+def test_cut_off_compression_gives_what_is_whole(tmp_path, name):
     data = gzip.compress(FORMS["little"])
-    _, warnings = read(tmp_path / "a.pcap.gz", data[: len(data) // 2])
-    assert any("compressed data break off" in w for w in warnings)
+    blocks, warnings = read(tmp_path / name, data[:-8])  # without checksum and size
+    assert_packets(blocks, PACKETS)
+    assert len(warnings) == 1
+    assert "compressed data break off" in warnings[0]
+    blocks, warnings = read(tmp_path / name, data[: len(data) // 2])
+    found = sum(len(f.time) for f in blocks)
+    assert 0 < found < len(PACKETS)
+    assert_packets(blocks, PACKETS[:found])
+    assert "compressed data break off" in warnings[0]
 
 
 def test_an_absurd_length_ends_the_capture(tmp_path):

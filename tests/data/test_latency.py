@@ -49,11 +49,16 @@ def test_blocks_are_invisible(cuts):
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 2), st.sampled_from(["ask", "answer", "refuse"]), st.floats(0, 5)),
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from(["ask", "answer", "refuse"]),
+            st.floats(0, 5) | st.sampled_from([31.0, 62.0]),
+        ),
         max_size=30,
-    )
+    ),
+    st.lists(st.integers(0, 30), max_size=3),
 )
-def test_handshakes_match_as_a_loop_matches_them(steps):
+def test_handshakes_match_as_a_loop_matches_them(steps, cuts):
     events, pairs, now = [], [], 0.0
     flags = {"ask": pcaps.SYN, "answer": pcaps.SYN_ACK, "refuse": pcaps.RST | pcaps.ACK}
     for host, role, pause in steps:
@@ -63,7 +68,7 @@ def test_handshakes_match_as_a_loop_matches_them(steps):
         events.append((host, role, now))
         pairs.append((now, pcaps.ethernet(pcaps.tcp(*way, flags[role]))))
     if pairs:
-        found, _ = match(decoded(pairs))
+        found, _ = match(decoded(pairs), cuts)
         assert [(r, w) for _, r, w in found] == [
             (r, pytest.approx(w, abs=1e-6)) for r, w in reference.answers(events)
         ]
@@ -78,6 +83,18 @@ def test_old_requests_are_forgotten_and_few_are_kept(monkeypatch):
     monkeypatch.setattr(latency, "MOST_OPEN", 3)
     _, state = latency.match(latency.NONE_OPEN, decoded([syn(i, float(i)) for i in range(9)]))
     assert state.time.tolist() == [6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("cuts", [(), (1,)])
+def test_the_same_numbers_much_later_are_another_request(cuts):
+    there = (pcaps.CLIENT, 40_000, pcaps.SERVER, 80)
+    back = (*there[2:], *there[:2])
+    steps = [(0.0, there, pcaps.SYN), (900.0, there, pcaps.SYN), (900.1, back, pcaps.SYN_ACK)]
+    pairs = [(t, pcaps.ethernet(pcaps.tcp(*way, flag))) for t, way, flag in steps]
+    found, _ = match(decoded(pairs), cuts)
+    assert [w.expected for _, _, w in found] == pytest.approx([0.1], abs=1e-5)
+    late = [pairs[0], (900.0, pairs[2][1])]
+    assert match(decoded(late), cuts)[0] == []
 
 
 def test_scores():

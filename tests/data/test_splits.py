@@ -106,6 +106,14 @@ def test_an_unknown_attack_is_only_tested():
     ):
         with pytest.raises(DataError, match=said):
             splits.leave_out(label, test, names, absent, "normal")
+    with pytest.raises(DataError, match=r"cannot leave out \['xss'\]: there are no rows of it"):
+        splits.leave_out(label % 3, test, names, ("xss",), "normal")
+
+
+def test_some_block_is_left_to_train_on():
+    zero = np.zeros(100, int)
+    made = splits.blocked(zero, np.arange(100) * 1.0, zero, 0.99, 0, gap=0)
+    assert (len(made.train), len(made.test)) == (10, 90)
 
 
 def test_rows_without_groups_cannot_be_split_by_group():

@@ -84,13 +84,14 @@ def features(rows):
     }
 
 
-def answers(events):
+def answers(events, patience=60.0):
     """(row, seconds) of each answer, from (key, role, time): "ask", "answer" or "refuse"."""
     asked, out = {}, []
     for row, (key, role, time) in enumerate(events):
+        first, latest = asked.pop(key, (time, None))
+        in_time = latest is not None and time - latest <= patience
         if role == "ask":
-            asked.setdefault(key, time)
-        elif key in asked:
-            wait = time - asked.pop(key)
-            out.append((row, wait if role == "answer" else math.inf))
+            asked[key] = (first if in_time else time, time)
+        elif in_time:
+            out.append((row, time - first if role == "answer" else math.inf))
     return out

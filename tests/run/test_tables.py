@@ -32,7 +32,7 @@ def test_no_row_is_on_both_sides(data_dir, way):
     assert len(train.label)
     assert len(test.label)
     assert not key(train) & key(test)
-    np.testing.assert_array_equal(tables.test_rows(config).x, test.x)
+    np.testing.assert_array_equal(tables.held_out(config).x, test.x)
     assert set(report) == {"train", "test"}
     if way == "group":
         assert not set(train.group) & set(test.group)

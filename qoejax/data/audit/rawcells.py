@@ -11,10 +11,12 @@ from jaxtyping import Int64
 from qoejax.data import cells, rawfile
 from qoejax.data.audit.frame import Column, column
 from qoejax.data.errors import DataError
+from qoejax.data.framing import is_capture
 from qoejax.data.schema import Level, plain
 from qoejax.data.table import CATEGORICAL
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+MOST_CLASSES = 256
 NUMBERS = 0.95
 """Share of numbers among cells that are not empty, from which a column without schema is one."""
 
@@ -40,7 +42,7 @@ def paths_of(inputs: Sequence[pathlib.Path]) -> tuple[pathlib.Path, ...]:
     """The files that the inputs name; a folder stands for the tables in it and below.
 
     Raises:
-      DataError: an input does not exist, or a folder has no table.
+      DataError: an input does not exist or is a capture, or a folder has no table.
     """
     found: list[pathlib.Path] = []
     for path in inputs:
@@ -49,6 +51,8 @@ def paths_of(inputs: Sequence[pathlib.Path]) -> tuple[pathlib.Path, ...]:
             if not inside:
                 raise DataError(f"{path}: holds no {', '.join(SUFFIXES)} file.")
             found += inside
+        elif is_capture(path):
+            raise DataError(f"{path}: is a capture; expected a table ({', '.join(SUFFIXES)}).")
         elif path.is_file():
             found.append(path)
         else:
@@ -150,7 +154,7 @@ def labels(
     """Class index (-1 where blank) and names; a schema's labels by its names, others as spelt.
 
     Raises:
-      DataError: there is no such column.
+      DataError: there is no such column, or it has too many values to be classes.
     """
     spelt = find(raw, name)
     known: dict[str, str] = {}
@@ -160,6 +164,11 @@ def labels(
         known |= {plain(a): known[plain(fine)] for a, fine in schema.aliases.items()}
     texts = [known.get(plain(t), t.strip()) for t in spelt.text]
     names = tuple(sorted({t for t in texts if t}))
+    if len(names) > MOST_CLASSES:
+        raise DataError(
+            f"{raw.paths[0]}: column {spelt.name!r} has {len(names)} different values; expected at "
+            f"most {MOST_CLASSES} classes."
+        )
     place = {t: i for i, t in enumerate(names)} | {"": -1}
     return np.array([place[t] for t in texts], np.int64)[spelt.code], names
 
