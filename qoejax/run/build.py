@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 
 from qoejax.data import load, partition, preprocess, split, table
-from qoejax.data.cohort import stage
-from qoejax.fed import aggregate, client, engine, server
+from qoejax.data.cohort import cohort, stage
+from qoejax.fed import aggregate, attacks, client, engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
@@ -35,6 +35,7 @@ class Data(NamedTuple):
     test: Examples
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
+    root: Examples | None = None  # training rows that the server keeps for itself
 
 
 class Population(NamedTuple):
@@ -91,6 +92,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("clients.count", config.clients.count),
         ("client.batch", config.client.batch),
         ("client.lr", config.client.lr),
+        ("server.max_norm", config.server.max_norm),
         ("perf.chunk", config.perf.chunk),
         ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
         ("evaluation.every", config.evaluation.every),
@@ -118,6 +120,39 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
             "training exchanges nothing: expected 'none'"
         )
+    _check_adversary(config)
+
+
+def _check_adversary(config: ml_collections.ConfigDict) -> None:
+    """Refuses attacks on nobody, and rules that cannot hold against the clients they expect."""
+    choose(attacks.ATTACKS, config.attack.name, "attack.name")
+    if config.attack.name != "none" and config.fed.algorithm in ("centralised", "local_only"):
+        raise RunError(
+            f"config.attack.name is {config.attack.name!r}, but in {config.fed.algorithm} training "
+            "nobody sends anything: expected 'none'"
+        )
+    if not 0 <= config.attack.fraction < 1:
+        raise RunError(f"config.attack.fraction is {config.attack.fraction}: expected 0 to below 1")
+    c = config.server
+    choose(aggregate.AGGREGATORS, c.aggregator, "server.aggregator")
+    if c.byzantine and c.aggregator not in aggregate.ROBUST:
+        raise RunError(
+            f"config.server.byzantine is {c.byzantine}, but {c.aggregator} tolerates no Byzantine "
+            f"client: expected 0, or config.server.aggregator of {', '.join(aggregate.ROBUST)}"
+        )
+    if (c.aggregator == "fltrust") != (c.root_rows > 0):
+        raise RunError(
+            f"config.server.root_rows is {c.root_rows} with the aggregator {c.aggregator!r}: "
+            "expected more than 0 with fltrust, which trusts what it learns from them, else 0"
+        )
+    least = make_aggregator(config, lambda params, number, key: params).least
+    size = config.fed.cohort or config.clients.count
+    if size < least:
+        raise RunError(
+            f"config.server.aggregator {c.aggregator!r} needs {least} clients a round to tolerate "
+            f"config.server.byzantine={c.byzantine}, but a round has {size}: raise "
+            "config.fed.cohort or config.clients.count, or lower config.server.byzantine"
+        )
 
 
 def dataset(config: ml_collections.ConfigDict) -> Any:
@@ -138,14 +173,24 @@ def data(config: ml_collections.ConfigDict) -> Data:
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
+    root = None
+    if kept := config.server.root_rows:
+        order = np.random.default_rng([config.seed, 2]).permutation(len(train.label))
+        if kept >= len(order):
+            raise RunError(
+                f"config.server.root_rows is {kept}: expected fewer than the {len(order)} training "
+                "rows, since clients need some"
+            )
+        root, train = (table.take(train, np.sort(p)) for p in (order[:kept], order[kept:]))
     stats = preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
     report = {"train": train_report._asdict(), "test": test_report._asdict()}
     return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report
-    )
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
+        None if root is None else examples(spec, stats, root),
+    )  # fmt: skip
 
 
 def clean(
@@ -214,7 +259,20 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
+    if enemy := adversary(config, len(count)):
+        mine = np.repeat(enemy.malicious, count)
+        staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
     return Population(staged, offset, count, parts)
+
+
+def adversary(config: ml_collections.ConfigDict, population: int) -> attacks.Adversary | None:
+    """Who is malicious, drawn by the seed, and how; None where nobody is."""
+    c = config.attack
+    strength = {"strength": c.strength} if c.strength else {}
+    attack = call(choose(attacks.ATTACKS, c.name, "attack.name"), "attack", **strength)
+    if c.name == "none":
+        return None
+    return attacks.Adversary(attack, attacks.choose(population, c.fraction, config.seed))
 
 
 def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts: Any) -> Any:
@@ -245,23 +303,60 @@ def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.Cli
     )  # fmt: skip
 
 
+def make_aggregator(
+    config: ml_collections.ConfigDict, root_delta: Callable[..., Any] | None = None
+) -> aggregate.Aggregator:
+    """The server's rule; ``root_delta`` as ``fltrust`` wants it."""
+    c = config.server
+    options: dict[str, Any] = {"byzantine": c.byzantine} if c.aggregator in aggregate.ROBUST else {}
+    if c.aggregator == "fltrust":
+        options["root_delta"] = root_delta
+    rule = choose(aggregate.AGGREGATORS, c.aggregator, "server.aggregator")
+    return call(rule, "server", **options)
+
+
+def make_root_delta(
+    root: Examples, update: client.ClientUpdate, schedule: Callable[[Any], Any], **work: Any
+) -> Callable[..., Any]:
+    """``root_delta(params, round, key)``: what a client that holds the root rows would send."""
+    zero, rows = jax.numpy.zeros(1, jax.numpy.int32), jax.numpy.array([len(root.label)])
+    alone = jax.tree.map(lambda leaf: leaf[0], cohort(zero, zero, rows, **work))
+    root = jax.tree.map(jax.numpy.asarray, root)
+
+    def root_delta(params: Any, number: jax.Array, key: jax.Array) -> Any:
+        scale = jax.numpy.asarray(schedule(number), jax.numpy.float32)
+        return update.update(params, update.init(params), root, alone, key, scale)[0]
+
+    return root_delta
+
+
 def make_engine(
-    config: ml_collections.ConfigDict, loss_fn: Any, offset: np.ndarray, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    loss_fn: Any,
+    offset: np.ndarray,
+    count: np.ndarray,
+    root: Examples | None = None,
 ) -> engine.Engine:
-    """The compiled rounds."""
+    """The compiled rounds; ``root`` are the server's own rows."""
     c = config
     make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
     make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
+    schedule = call(make_schedule, "client.schedule", rounds=c.fed.rounds)
+    update = client_update(c, loss_fn)
+    work: dict[str, Any] = {
+        "epochs": None if c.client.steps else c.client.epochs,
+        "steps": c.client.steps or None,
+        "batch_size": c.client.batch,
+        "weight": c.fed.weight,
+    }
+    root_delta = None if root is None else make_root_delta(root, update, schedule, **work)
     return call(
         engine.make_engine, "perf",
-        client_update=client_update(c, loss_fn),
-        aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
-        server_opt=make_server(c.server.lr),
-        schedule=call(make_schedule, "client.schedule", rounds=c.fed.rounds),
+        client_update=update, aggregator=make_aggregator(c, root_delta),
+        server_opt=make_server(c.server.lr), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
-        epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
-        batch_size=c.client.batch, weight=c.fed.weight,
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
+        max_norm=c.server.max_norm, adversary=adversary(c, len(count)), **work,
     )  # fmt: skip
 
 
