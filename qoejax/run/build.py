@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -316,18 +317,41 @@ def make_aggregator(
 
 
 def make_root_delta(
-    root: Examples, update: client.ClientUpdate, schedule: Callable[[Any], Any], **work: Any
+    config: ml_collections.ConfigDict, root: Examples, update: client.ClientUpdate
 ) -> Callable[..., Any]:
     """``root_delta(params, round, key)``: what a client that holds the root rows would send."""
-    zero, rows = jax.numpy.zeros(1, jax.numpy.int32), jax.numpy.array([len(root.label)])
-    alone = jax.tree.map(lambda leaf: leaf[0], cohort(zero, zero, rows, **work))
-    root = jax.tree.map(jax.numpy.asarray, root)
+    first, rows = jnp.zeros(1, jnp.int32), jnp.array([len(root.label)], jnp.int32)
+    alone = jax.tree.map(lambda leaf: leaf[0], cohort(first, first, rows, **local_work(config)))
+    root, rate = jax.tree.map(jnp.asarray, root), schedule(config)
 
     def root_delta(params: Any, number: jax.Array, key: jax.Array) -> Any:
-        scale = jax.numpy.asarray(schedule(number), jax.numpy.float32)
+        scale = jnp.asarray(rate(number), jnp.float32)
         return update.update(params, update.init(params), root, alone, key, scale)[0]
 
     return root_delta
+
+
+def local_work(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How much a client of a cohort does, and what it weighs."""
+    c = config.client
+    return {
+        "epochs": None if c.steps else c.epochs,
+        "steps": c.steps or None,
+        "batch_size": c.batch,
+        "weight": config.fed.weight,
+    }
+
+
+def schedule(config: ml_collections.ConfigDict) -> Callable[[Any], Any]:
+    """Multiplier of the clients' learning rate, by round."""
+    make = choose(client.SCHEDULES, config.client.schedule, "client.schedule")
+    return call(make, "client.schedule", rounds=config.fed.rounds)
+
+
+def server_optimizer(config: ml_collections.ConfigDict) -> Any:
+    """What applies the round's delta."""
+    make = choose(server.SERVER_OPTIMIZERS, config.server.optimizer, "server.optimizer")
+    return make(config.server.lr)
 
 
 def make_engine(
@@ -339,24 +363,15 @@ def make_engine(
 ) -> engine.Engine:
     """The compiled rounds; ``root`` are the server's own rows."""
     c = config
-    make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
-    make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
-    schedule = call(make_schedule, "client.schedule", rounds=c.fed.rounds)
     update = client_update(c, loss_fn)
-    work: dict[str, Any] = {
-        "epochs": None if c.client.steps else c.client.epochs,
-        "steps": c.client.steps or None,
-        "batch_size": c.client.batch,
-        "weight": c.fed.weight,
-    }
-    root_delta = None if root is None else make_root_delta(root, update, schedule, **work)
+    root_delta = None if root is None else make_root_delta(c, root, update)
     return call(
         engine.make_engine, "perf",
         client_update=update, aggregator=make_aggregator(c, root_delta),
-        server_opt=make_server(c.server.lr), schedule=schedule,
+        server_opt=server_optimizer(c), schedule=schedule(c),
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
-        max_norm=c.server.max_norm, adversary=adversary(c, len(count)), **work,
+        max_norm=c.server.max_norm, adversary=adversary(c, len(count)), **local_work(c),
     )  # fmt: skip
 
 
