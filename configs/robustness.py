@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     c.clients.update(partition="dirichlet_balanced", alpha=1.0, count=30)
     c.model = {"net": "mlp", "width": 64, "depth": 1, "dropout": 0.0}
     c.loss.mos_weight = 0.0
-    c.fed.update(rounds=60, weight="uniform")
+    c.fed.update(rounds=30, weight="uniform")
     c.client.update(optimizer="sgd", lr=0.2, batch=32, steps=10)
     c.server.update(aggregator="fltrust", root_rows=100)
     return c.lock()

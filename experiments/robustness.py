@@ -13,7 +13,7 @@ from experiments import cli
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if missing.")
 _FRACTIONS = flags.DEFINE_list("fractions", ["0.2", "0.3"], "Shares of malicious clients.")
-_RULES = flags.DEFINE_list("rules", [], "Aggregators; all by default.")
+_RULES = flags.DEFINE_list("rules", [], "Aggregators; by default the mean and all robust ones.")
 _ATTACKS = flags.DEFINE_list("attacks", [], "Attacks, after none; all by default.")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -26,7 +26,7 @@ def main() -> dict[str, Any]:
     chosen = [name for name in _ATTACKS.value or attacks.ATTACKS if name != "none"]
     return robustness.run(
         _CONFIG.value, pathlib.Path(str(_WORKDIR.value)), [float(f) for f in _FRACTIONS.value],
-        _RULES.value or list(aggregate.AGGREGATORS), ["none", *chosen],
+        _RULES.value or ["weighted_mean", *aggregate.ROBUST], ["none", *chosen],
     )  # fmt: skip
 
 

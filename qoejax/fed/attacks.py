@@ -76,7 +76,7 @@ def none(strength: float = 1.0) -> Attack:
     return _by_rule(lambda deltas, malicious, honest, key: deltas)
 
 
-def sign_flip(strength: float = 1.0) -> Attack:
+def sign_flip(strength: float = 4.0) -> Attack:
     """Minus ``strength`` times the honest work (Li et al. 2019, RSA, section 5)."""
 
     def rule(deltas: Params, malicious: Array, honest: Array, key: Array) -> Params:

@@ -175,7 +175,7 @@ def attack_grid(grid: dict[str, Any]) -> Figure:
     table = np.array([[score.get((r, a), np.nan) for a in names] for r in rules])
     figure, axes = _new(0.72 * len(names) + 3.2, 0.42 * len(rules) + 1.9)
     axes.set_facecolor("#e4e5e8")
-    image = axes.imshow(table, cmap="RdYlGn", vmin=0, vmax=max(1e-9, np.nanmax(table)))
+    image = axes.imshow(table, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
     axes.set_yticks(range(len(rules)), rules, fontsize=8)
     for i, j in np.ndindex(table.shape):
@@ -227,7 +227,8 @@ def worst_cases(grid: dict[str, Any], band: float = 0.03) -> Figure:
         )  # fmt: skip
     axes.set_yticks(range(len(own)), list(own), fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlim=(-0.15, 1), xlabel="test macro-F1")
+    axes.set(xlim=(-0.2, 1), xlabel="test macro-F1")
+    axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_title(f"{grid['malicious']} of {grid['clients']} clients malicious", fontsize=9)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -223,7 +223,6 @@ def test_one_flipped_client_ruins_the_mean_and_not_the_median():
     assert error(None, "weighted_mean") < 0.3
     assert error("sign_flip", "weighted_mean") > 1.5
     assert error("sign_flip", "coordinate_median") < 0.5
-    assert error("sign_flip", "krum") < 0.5
 
 
 def test_an_attack_hits_by_identity_wherever_the_client_sits():

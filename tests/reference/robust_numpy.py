@@ -37,9 +37,12 @@ def bulyan(u, w, f):
         best = left[min(tied, key=lambda i: np.linalg.norm(u[left[i]]))]
         chosen.append(best)
         left.remove(best)
-    s = u[chosen]
-    nearest = np.argsort(np.abs(s - np.median(s, axis=0)), axis=0, kind="stable")
-    return np.take_along_axis(s, nearest[: len(u) - 4 * f], axis=0).mean(axis=0)
+    s, keep = u[chosen], len(u) - 4 * f
+    gap = np.abs(s - np.median(s, axis=0))
+    bound = np.sort(gap, axis=0)[keep - 1]
+    nearer, tied = gap < bound * (1 - 1e-9), np.isclose(gap, bound, rtol=1e-9)
+    share = (keep - nearer.sum(0)) / tied.sum(0)  # those equally far share the last places
+    return ((nearer + tied * share) * s).sum(axis=0) / keep
 
 
 def geometric_median(u, w, f):
