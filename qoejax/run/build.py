@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from qoejax.data import load, partition, preprocess, split, table
-from qoejax.data.cohort import cohort, stage
-from qoejax.fed import aggregate, attacks, client, engine, server
+from qoejax.data import partition, preprocess, rated, table
+from qoejax.data.cohort import stage
+from qoejax.fed import client, engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
+from qoejax.run import defence, tables
+from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -36,6 +37,7 @@ class Data(NamedTuple):
     test: Examples
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
+    half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
     root: Examples | None = None  # training rows that the server keeps for itself
 
 
@@ -67,21 +69,6 @@ def from_plain(config: dict[str, Any]) -> ml_collections.ConfigDict:
     )  # fmt: skip
 
 
-def choose(options: Mapping[str, Any], name: str, key: str) -> Any:
-    """``options[name]``, or a RunError that names the config key and what it may be."""
-    if name not in options:
-        raise RunError(f"config.{key} is {name!r}: expected one of {', '.join(sorted(options))}")
-    return options[name]
-
-
-def call(function: Callable[..., Any], section: str, **kwargs: Any) -> Any:
-    """Calls a factory; an argument that it does not take, or refuses, is a config error."""
-    try:
-        return function(**kwargs)
-    except (TypeError, ValueError) as e:
-        raise RunError(f"config.{section}: {e}") from e
-
-
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses what cannot work, before data are read.
 
@@ -108,6 +95,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.client.steps <= 0 and config.client.epochs <= 0:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
+    tables.check(config)
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
     choose(NETS, config.model.net, "model.net")
@@ -121,92 +109,35 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
             "training exchanges nothing: expected 'none'"
         )
-    _check_adversary(config)
-
-
-def _check_adversary(config: ml_collections.ConfigDict) -> None:
-    """Refuses attacks on nobody, and rules that cannot hold against the clients they expect."""
-    choose(attacks.ATTACKS, config.attack.name, "attack.name")
-    if config.attack.name != "none" and config.fed.algorithm in ("centralised", "local_only"):
-        raise RunError(
-            f"config.attack.name is {config.attack.name!r}, but in {config.fed.algorithm} training "
-            "nobody sends anything: expected 'none'"
-        )
-    if not 0 <= config.attack.fraction < 1:
-        raise RunError(f"config.attack.fraction is {config.attack.fraction}: expected 0 to below 1")
-    c = config.server
-    choose(aggregate.AGGREGATORS, c.aggregator, "server.aggregator")
-    if c.byzantine and c.aggregator not in aggregate.ROBUST:
-        raise RunError(
-            f"config.server.byzantine is {c.byzantine}, but {c.aggregator} tolerates no Byzantine "
-            f"client: expected 0, or config.server.aggregator of {', '.join(aggregate.ROBUST)}"
-        )
-    if (c.aggregator == "fltrust") != (c.root_rows > 0):
-        raise RunError(
-            f"config.server.root_rows is {c.root_rows} with the aggregator {c.aggregator!r}: "
-            "expected more than 0 with fltrust, which trusts what it learns from them, else 0"
-        )
-    least = make_aggregator(config, lambda params, number, key: params).least
-    size = config.fed.cohort or config.clients.count
-    if size < least:
-        raise RunError(
-            f"config.server.aggregator {c.aggregator!r} needs {least} clients a round to tolerate "
-            f"config.server.byzantine={c.byzantine}, but a round has {size}: raise "
-            "config.fed.cohort or config.clients.count, or lower config.server.byzantine"
-        )
-
-
-def dataset(config: ml_collections.ConfigDict) -> Any:
-    """The prepared TFDS builder that ``config.data`` names."""
-    return load.builder(config.data.name, config.data.dir or None, config.data.manual_dir or None)
+    defence.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:
     """Reads, cleans and scales both splits; statistics come from training rows only."""
     d = config.data
-    builder = dataset(config)
-    spec, train = load.table(builder, "train")
-    _, test = load.table(builder, "test")
-    keep, train_report = clean(config, spec, train)
-    train = table.take(train, keep)
-    keep, test_report = clean(config, spec, test)
-    test = table.take(test, keep)
+    spec, train, test, report = tables.tables(config)
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
     root = None
-    if kept := config.server.root_rows:
-        order = np.random.default_rng([config.seed, 2]).permutation(len(train.label))
-        if kept >= len(order):
-            raise RunError(
-                f"config.server.root_rows is {kept}: expected fewer than the {len(order)} training "
-                "rows, since clients need some"
-            )
-        root, train = (table.take(train, np.sort(p)) for p in (order[:kept], order[kept:]))
-    stats = preprocess.fit(
+    if config.server.root_rows:
+        train, root = defence.keep_root(config, train)
+    stats = statistics(config, spec, train)
+    return Data(
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
+        rated.half_width(spec, test), None if root is None else examples(spec, stats, root),
+    )  # fmt: skip
+
+
+def statistics(
+    config: ml_collections.ConfigDict, spec: table.Spec, train: table.Table
+) -> preprocess.Stats:
+    """What of the training rows becomes which feature."""
+    d = config.data
+    return preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
-    report = {"train": train_report._asdict(), "test": test_report._asdict()}
-    return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
-        None if root is None else examples(spec, stats, root),
-    )  # fmt: skip
-
-
-def clean(
-    config: ml_collections.ConfigDict, spec: table.Spec, rows: table.Table
-) -> tuple[np.ndarray, split.CleanReport]:
-    """Indices of the rows that stay when duplicates and label conflicts go, and the report.
-
-    Both are judged on the columns that the model sees. Where people rated, equal rows are different
-    opinions: all stay.
-    """
-    d = config.data
-    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
-    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
-    keep, report = split.clean(flat, rows.label)
-    return (np.arange(len(rows.label)) if spec.human else keep), report
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:
@@ -260,20 +191,10 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
-    if enemy := adversary(config, len(count)):
+    if enemy := defence.adversary(config, len(count)):
         mine = np.repeat(enemy.malicious, count)
         staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
     return Population(staged, offset, count, parts)
-
-
-def adversary(config: ml_collections.ConfigDict, population: int) -> attacks.Adversary | None:
-    """Who is malicious, drawn by the seed, and how; None where nobody is."""
-    c = config.attack
-    strength = {"strength": c.strength} if c.strength else {}
-    attack = call(choose(attacks.ATTACKS, c.name, "attack.name"), "attack", **strength)
-    if c.name == "none":
-        return None
-    return attacks.Adversary(attack, attacks.choose(population, c.fraction, config.seed))
 
 
 def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts: Any) -> Any:
@@ -302,33 +223,6 @@ def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.Cli
         optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
         lr=c.lr, batch_size=c.batch, **extra,
     )  # fmt: skip
-
-
-def make_aggregator(
-    config: ml_collections.ConfigDict, root_delta: Callable[..., Any] | None = None
-) -> aggregate.Aggregator:
-    """The server's rule; ``root_delta`` as ``fltrust`` wants it."""
-    c = config.server
-    options: dict[str, Any] = {"byzantine": c.byzantine} if c.aggregator in aggregate.ROBUST else {}
-    if c.aggregator == "fltrust":
-        options["root_delta"] = root_delta
-    rule = choose(aggregate.AGGREGATORS, c.aggregator, "server.aggregator")
-    return call(rule, "server", **options)
-
-
-def make_root_delta(
-    config: ml_collections.ConfigDict, root: Examples, update: client.ClientUpdate
-) -> Callable[..., Any]:
-    """``root_delta(params, round, key)``: what a client that holds the root rows would send."""
-    first, rows = jnp.zeros(1, jnp.int32), jnp.array([len(root.label)], jnp.int32)
-    alone = jax.tree.map(lambda leaf: leaf[0], cohort(first, first, rows, **local_work(config)))
-    root, rate = jax.tree.map(jnp.asarray, root), schedule(config)
-
-    def root_delta(params: Any, number: jax.Array, key: jax.Array) -> Any:
-        scale = jnp.asarray(rate(number), jnp.float32)
-        return update.update(params, update.init(params), root, alone, key, scale)[0]
-
-    return root_delta
 
 
 def local_work(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -364,14 +258,16 @@ def make_engine(
     """The compiled rounds; ``root`` are the server's own rows."""
     c = config
     update = client_update(c, loss_fn)
-    root_delta = None if root is None else make_root_delta(c, root, update)
+    root_delta = None
+    if root is not None:
+        root_delta = defence.make_root_delta(root, update, schedule(c), **local_work(c))
     return call(
         engine.make_engine, "perf",
-        client_update=update, aggregator=make_aggregator(c, root_delta),
+        client_update=update, aggregator=defence.make_aggregator(c, root_delta),
         server_opt=server_optimizer(c), schedule=schedule(c),
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
-        max_norm=c.server.max_norm, adversary=adversary(c, len(count)), **local_work(c),
+        max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)), **local_work(c),
     )  # fmt: skip
 
 

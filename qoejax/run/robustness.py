@@ -19,7 +19,8 @@ from qoejax.data.cohort import cohort
 from qoejax.fed import aggregate, attacks, client, round
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import metrics
-from qoejax.run import build, files, plots
+from qoejax.run import build, defence, files, plots
+from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -56,9 +57,9 @@ def run(
     """
     build.check(config)
     for rule in rules:
-        build.choose(aggregate.AGGREGATORS, rule, "server.aggregator")
+        choose(aggregate.AGGREGATORS, rule, "server.aggregator")
     for name in names:
-        build.choose(attacks.ATTACKS, name, "attack.name")
+        choose(attacks.ATTACKS, name, "attack.name")
     if not fractions or not rules or names[:1] != ["none"]:
         raise RunError("a grid needs a fraction, a rule, and 'none' as its first attack")
     if config.fed.cohort:
@@ -85,7 +86,9 @@ def prepare(config: ml_collections.ConfigDict) -> Task:
     update = build.client_update(config, objective.loss_fn)
     root_delta = None
     if data.root is not None:
-        root_delta = build.make_root_delta(config, data.root, update)
+        root_delta = defence.make_root_delta(
+            data.root, update, build.schedule(config), **build.local_work(config)
+        )
     return Task(data, build.population(honest, data), objective, update, root_delta)
 
 
@@ -140,7 +143,7 @@ def _rule(name: str, byzantine: int, root_delta: Any) -> aggregate.Aggregator:
     options: dict[str, Any] = {"byzantine": byzantine} if name in aggregate.ROBUST else {}
     if name == "fltrust":
         options["root_delta"] = root_delta
-    return build.call(aggregate.AGGREGATORS[name], "server", **options)
+    return call(aggregate.AGGREGATORS[name], "server", **options)
 
 
 def make_cells(

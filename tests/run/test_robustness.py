@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qoejax.fed import attacks, client
-from qoejax.run import build, files, robustness
+from qoejax.run import build, defence, files, robustness
 from qoejax.run.errors import RunError
 
 from .conftest import tiny_config
@@ -45,7 +45,7 @@ def test_what_cannot_work_is_refused_before_data_are_read(sections, words):
 def test_a_strength_that_an_attack_refuses_is_named(data_dir):
     config = tiny_config(data_dir, attack={"name": "label_flip", "strength": 2.0})
     with pytest.raises(RunError, match=r"config\.attack: strength is a share"):
-        build.adversary(config, 3)
+        defence.adversary(config, 3)
 
 
 def test_only_malicious_clients_hold_poisoned_rows(data_dir):
@@ -79,7 +79,8 @@ def test_root_rows_leave_the_clients_and_are_trained_on_like_a_clients(data_dir)
 
     update = client.fedavg(loss, client.sgd(), lr=0.1, batch_size=20)
     config = tiny_config(data_dir, server=server, client={"batch": 20, "schedule": "cosine"})
-    root_delta = jax.jit(build.make_root_delta(config, rows.root, update))
+    work = build.local_work(config)
+    root_delta = jax.jit(defence.make_root_delta(rows.root, update, build.schedule(config), **work))
     params, mean = {"w": jnp.float32(0.5)}, rows.root.x.mean((1, 2))
     slope = float((2 * mean * (mean * 0.5 - 1)).mean())  # one full batch
     for number, rate in ((0, 1.0), (2, 0.5)):  # the schedule's half-way of four rounds
