@@ -77,7 +77,8 @@ def _compiled(function: Callable[..., Any], params: Any, clients: int) -> tuple[
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct((clients, *p.shape), p.dtype), params)
     weight = jax.ShapeDtypeStruct((clients,), "float32")
     done = jax.jit(function).lower(shapes, weight, jax.random.key(0)).compile()
-    return done, done.memory_analysis().temp_size_in_bytes / 1e6
+    analysis = done.memory_analysis()
+    return done, float("nan") if analysis is None else analysis.temp_size_in_bytes / 1e6
 
 
 def _round(config: Any, objective: Any, params: Any, clients: int) -> Callable[[], Any]:
@@ -110,6 +111,42 @@ def _round(config: Any, objective: Any, params: Any, clients: int) -> Callable[[
     return call
 
 
+def _contenders(
+    names: list[str], params: Any, clients: int
+) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
+    """Calls of every rule, and of those by sorting, on random deltas; temporary megabytes."""
+    import jax
+
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    deltas = jax.tree.unflatten(
+        structure,
+        [jax.random.normal(k, (clients, *p.shape)) for k, p in zip(keys, leaves, strict=True)],
+    )
+    weight = jax.numpy.ones(clients)
+    functions = {name: _rule(name, clients, params) for name in names}
+    slow = {name: _sorted(name, int(_BYZANTINE.value * clients)) for name in names}
+    functions |= {f"{name} by sort": f for name, f in slow.items() if f is not None}
+    calls, memory = {}, {}
+    for name, function in functions.items():
+        done, memory[name] = _compiled(function, params, clients)
+        calls[name] = lambda done=done: done(deltas, weight, jax.random.key(3))
+    return calls, memory
+
+
+def _take_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of every call but the first."""
+    import jax
+
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(_REPEATS.value + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: all_[1:] for name, all_ in seconds.items()}
+
+
 def main() -> dict[str, Any]:
     """Prints one line a rule; the last line sums up."""
     import jax
@@ -123,60 +160,29 @@ def main() -> dict[str, Any]:
     config.perf.client_axis = "turn"
     objective = _objective(config)
     params = objective.init(jax.random.key(0), jax.numpy.zeros((1, 1, 46)))
-    clients = _CLIENTS.value
-    calls: dict[str, Callable[[], Any]] = {}
-    memory: dict[str, float] = {}
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    deltas = jax.tree.unflatten(
-        structure,
-        [jax.random.normal(k, (clients, *p.shape)) for k, p in zip(keys, leaves, strict=True)],
-    )
-    weight = jax.numpy.ones(clients)
+    clients, many, size = _CLIENTS.value, _MEMORY.value, trees.count(params)
     names = _RULES.value or list(aggregate.AGGREGATORS)
-    for name in names:
-        for kind, function in (
-            (name, _rule(name, clients, params)),
-            (f"{name} by sort", _sorted(name, int(_BYZANTINE.value * clients))),
-        ):
-            if function is not None:
-                done, memory[kind] = _compiled(function, params, clients)
-                calls[kind] = lambda done=done: done(deltas, weight, jax.random.key(3))
+    calls, memory = _contenders(names, params, clients)
     if _STEPS.value:
         calls["round"] = _round(config, objective, params, clients)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_REPEATS.value + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(s[1:]) for name, s in seconds.items()}
-    rows = {}
-    for name in (*names, *(["round"] if _STEPS.value else [])):
-        row = {
-            "bench": "rules",
-            "rule": name,
-            "clients": clients,
-            "params": trees.count(params),
-            "seconds": median[name],
-            "minimum": min(seconds[name][1:]),
-        }
-        if name != "round":
+    seconds = _take_turns(calls)
+    median = {name: statistics.median(s) for name, s in seconds.items()}
+    summary: dict[str, dict[str, Any]] = {}
+    for name in calls:
+        row: dict[str, Any] = {"rule": name, "seconds": median[name]}
+        if name in memory:
             row["temp_mb"] = memory[name]
-            row["of_round"] = median[name] / median["round"] if _STEPS.value else None
-            if _MEMORY.value:
-                many = _rule(name, _MEMORY.value, params)
-                row["temp_mb_many"] = _compiled(many, params, _MEMORY.value)[1]
-                row["deltas_mb_many"] = 4e-6 * trees.count(params) * _MEMORY.value
-        if (slow := f"{name} by sort") in median:
-            row["by_sort"] = median[slow] / median[name]
-        rows[name] = row
-        common.emit(row)
-    kept = ("of_round", "by_sort", "temp_mb_many")
-    return {
-        "bench": "rules",
-        "rules": {n: {k: r[k] for k in kept if k in r} for n, r in rows.items() if n != "round"},
-    }
+        if name in names:
+            if _STEPS.value:
+                row["of_round"] = median[name] / median["round"]
+            if f"{name} by sort" in median:
+                row["by_sort"] = median[f"{name} by sort"] / median[name]
+            if many:
+                row["temp_mb_many"] = _compiled(_rule(name, many, params), params, many)[1]
+        summary[name] = row
+        shared = {"bench": "rules", "clients": clients, "params": size, "memory_clients": many}
+        common.emit(shared | row | {"minimum": min(seconds[name])})
+    return {"bench": "rules", "rules": summary}
 
 
 if __name__ == "__main__":
