@@ -45,7 +45,8 @@ def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[st
     local = isinstance(state.client_state, LocalState)
     models = unstack(state.client_state.params) if local else [state.params]
     scores = [_score(predict(params, rows.x), rows, spec) for params in models]
-    return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
+    shared = [k for k in scores[0] if all(k in s for s in scores)]
+    return {k: float(np.mean([s[k] for s in scores])) for k in shared}
 
 
 def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, float]:
@@ -54,7 +55,9 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     several = len(spec.label_names) > 1
     scores = {k: s[k] for k in ("accuracy", "macro_f1")} if several else {}
     if rows.mos_mask.any():
-        scores["mos_plcc"] = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+        plcc = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+        if plcc is not None:  # equal scores correlate with nothing
+            scores["mos_plcc"] = plcc
     return scores
 
 
