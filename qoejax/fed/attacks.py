@@ -77,7 +77,7 @@ def none(strength: float = 1.0) -> Attack:
 
 
 def sign_flip(strength: float = 4.0) -> Attack:
-    """Minus ``strength`` times the honest work (Li et al. 2019, RSA, section 5)."""
+    """Minus ``strength`` times the honest work (Li et al. 2019, RSA)."""
 
     def rule(deltas: Params, malicious: Array, honest: Array, key: Array) -> Params:
         del honest, key
@@ -97,7 +97,7 @@ def gaussian(strength: float = 1.0) -> Attack:
 
 
 def scaling(strength: float = 10.0) -> Attack:
-    """The honest work ``strength`` times over (the boost of Bagdasaryan et al. 2020, eq. 3)."""
+    """The honest work ``strength`` times over (the boost of Bagdasaryan et al. 2020)."""
 
     def rule(deltas: Params, malicious: Array, honest: Array, key: Array) -> Params:
         del honest, key
@@ -107,7 +107,7 @@ def scaling(strength: float = 10.0) -> Attack:
 
 
 def alie(strength: float = 0.0) -> Attack:
-    """A little is enough (Baruch et al. 2019, algorithm 3): the honest mean less z deviations.
+    """A little is enough (Baruch et al. 2019): the honest mean less z deviations.
 
     ``strength`` is z; 0 takes the paper's largest z that leaves enough honest clients further out,
     ``Phi(z) = (n - m - s) / (n - m)`` with ``s = floor(n / 2 + 1) - m`` of n clients, m malicious.
@@ -141,7 +141,7 @@ def ipm(strength: float = 0.5) -> Attack:
 def min_max(strength: float = 1.0) -> Attack:
     """The honest mean, moved against its deviations as far as it stays inconspicuous.
 
-    Min-Max of Shejwalkar and Houmansadr (2021, eq. 7) with the perturbation "inverse standard
+    Min-Max of Shejwalkar and Houmansadr (2021) with the perturbation "inverse standard
     deviation": no honest delta is further away than two honest ones are from each other. The
     largest such step solves a quadratic for each client; ``strength`` multiplies it.
     """
@@ -168,7 +168,7 @@ def min_max(strength: float = 1.0) -> Attack:
 
 
 def free_rider(strength: float = 0.0) -> Attack:
-    """No work: the last change of the global model, sent back (Lin et al. 2019, section 4).
+    """No work: the last change of the global model, sent back (Lin et al. 2019).
 
     ``strength`` is the standard deviation of noise that is added to look like work (Fraboni et al.
     2021). In the first round there is nothing to send back.
@@ -229,7 +229,7 @@ def stamp(x: Float[np.ndarray, "N T F"]) -> Float[np.ndarray, "N T F"]:
 
 
 def backdoor(strength: float = 0.5) -> Attack:
-    """Rows with a trigger pass as class 0 (Gu et al. 2017; semantic form in Bagdasaryan et al.).
+    """Rows with a trigger pass as class 0 (Gu et al. 2017).
 
     A share ``strength`` of the malicious clients' rows gets the trigger and the label 0; the other
     rows keep the clients inconspicuous.

@@ -28,7 +28,7 @@ from qoejax.types import Params
 def geometric_median(
     byzantine: int = 0, smoothing: float = 1e-6, iterations: int = 100, tolerance: float = 1e-6
 ) -> Aggregator:
-    """Weighted geometric median by smoothed Weiszfeld steps (Pillutla et al. 2022, algorithm 2).
+    """Weighted geometric median by smoothed Weiszfeld steps (Pillutla et al. 2022).
 
     Clients count by their weight. Breaks down at one half of the weight: needs 2 f + 1 clients of
     equal weight for f Byzantine ones.
@@ -70,7 +70,7 @@ def geometric_median(
 
 
 def centred_clipping(byzantine: int = 0, radius: float = 0.0, iterations: int = 3) -> Aggregator:
-    """Mean of the deltas clipped to a ball around the last result (Karimireddy et al. 2021, eq. 3).
+    """Mean of the deltas clipped to a ball around the last result (Karimireddy et al. 2021).
 
     Every client counts the same. The first round starts at 0.
 
@@ -117,7 +117,7 @@ def centred_clipping(byzantine: int = 0, radius: float = 0.0, iterations: int = 
 
 
 def norm_bounding(byzantine: int = 0, bound: float = 0.0) -> Aggregator:
-    """Weighted mean of deltas clipped to a norm (Sun et al. 2019, section 4).
+    """Weighted mean of deltas clipped to a norm (Sun et al. 2019).
 
     It bounds what a Byzantine client can do in a round, and excludes nobody: f of n clients still
     move the result by up to f / n of the bound.
@@ -143,7 +143,7 @@ def norm_bounding(byzantine: int = 0, bound: float = 0.0) -> Aggregator:
 def fltrust(
     byzantine: int = 0, root_delta: Callable[[Params, Array, Array], Params] | None = None
 ) -> Aggregator:
-    """Trust by the angle to the server's own delta (Cao et al. 2021, algorithm 2).
+    """Trust by the angle to the server's own delta (Cao et al. 2021).
 
     A client's delta is scaled to the norm of the server's and weighted by the cosine between the
     two, or 0 where that is negative. Tolerates any number of Byzantine clients short of all.

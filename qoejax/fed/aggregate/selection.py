@@ -42,7 +42,7 @@ def krum(byzantine: int = 0) -> Aggregator:
 
 
 def multi_krum(byzantine: int = 0) -> Aggregator:
-    """Mean of the n - f deltas with the best Krum scores (Blanchard et al. 2017, section 5).
+    """Mean of the n - f deltas with the best Krum scores (Blanchard et al. 2017).
 
     Needs n > 2 f + 2 clients for f Byzantine ones.
     """
@@ -61,7 +61,7 @@ def multi_krum(byzantine: int = 0) -> Aggregator:
 
 def bulyan(byzantine: int = 0) -> Aggregator:
     """Krum until n - 2 f clients are chosen; then, in each coordinate, the mean of the n - 4 f
-    chosen values nearest to their median (El Mhamdi et al. 2018, algorithm 2).
+    chosen values nearest to their median (El Mhamdi et al. 2018).
 
     Needs n >= 4 f + 3 clients for f Byzantine ones, and bounds their pull in every coordinate.
     """  # noqa: D205
@@ -81,7 +81,7 @@ def bulyan(byzantine: int = 0) -> Aggregator:
 
 
 def dnc(byzantine: int = 0, iterations: int = 1, coordinates: int = 10_000) -> Aggregator:
-    """Divide and conquer (Shejwalkar and Houmansadr 2021, algorithm 2, with c = 1).
+    """Divide and conquer (Shejwalkar and Houmansadr 2021), with filtering fraction c = 1.
 
     The f deltas that stick out most along the top singular vector of a random subset of
     coordinates are removed, and the rest averaged; of several iterations only what all keep.
