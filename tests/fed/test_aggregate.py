@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from qoejax.fed.aggregate import AGGREGATORS, ROBUST, base, order
 from tests.reference import robust_numpy
@@ -119,6 +120,14 @@ def test_contract_vmap_is_a_loop(name):
     for i in range(2):
         alone = run(jax.tree.map(lambda d, i=i: d[i], both), weights[i])
         tiny.close(jax.tree.map(lambda o, i=i: o[i], out), alone)
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("name", ["coordinate_median", "multi_krum", "dnc"])
+def test_clients_on_several_devices_give_the_same(name):
+    mesh = jax.make_mesh((3,), ("clients",), (AxisType.Auto,), devices=jax.devices()[:3])
+    split = jax.device_put(DELTAS, NamedSharding(mesh, PartitionSpec("clients")))
+    tiny.close(combine(name, split), combine(name))
 
 
 @pytest.mark.parametrize("name", ROBUST)
