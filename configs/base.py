@@ -9,6 +9,7 @@ A key that is not here is refused before anything compiles. Sections:
     fed         rounds, cohorts and what a round is
     client      a client's local optimisation
     server      aggregation and the server's optimizer
+    attack      malicious clients, and what they do
     exchange    what travels: nothing, or sealed and signed envelopes
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
@@ -88,7 +89,17 @@ def _federation(c: ml_collections.ConfigDict) -> None:
         }
     )
     c.server = ml_collections.ConfigDict(
-        {"optimizer": "sgd", "lr": 1.0, "aggregator": "weighted_mean"}
+        {
+            "optimizer": "sgd",
+            "lr": 1.0,
+            "aggregator": "weighted_mean",
+            "byzantine": 0,  # malicious clients of a round that a robust aggregator expects
+            "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
+            "root_rows": 0,  # training rows that the server keeps for itself (fltrust)
+        }
+    )
+    c.attack = ml_collections.ConfigDict(
+        {"name": "none", "fraction": 0.2, "strength": 0.0}  # strength 0: the attack's own default
     )
     c.exchange = ml_collections.ConfigDict(
         {
@@ -96,7 +107,6 @@ def _federation(c: ml_collections.ConfigDict) -> None:
             "signer": "pqcrypto",  # or "openssl"
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
-            "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
         }
     )
 

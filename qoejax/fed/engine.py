@@ -25,8 +25,10 @@ from jaxtyping import Array, Bool, Integer, Key
 from qoejax.data.cohort import cohort as make_cohort
 from qoejax.data.cohort import sample
 from qoejax.fed.aggregate import Aggregator
+from qoejax.fed.attacks import Adversary
 from qoejax.fed.client import ClientUpdate
 from qoejax.fed.round import (
+    MAX_NORM,
     Algorithm,
     ForEach,
     Local,
@@ -105,6 +107,8 @@ def make_engine(
     chunk: int = 4,
     devices: Sequence[Any] | None = None,
     slice_size: int | None = None,
+    max_norm: float = MAX_NORM,
+    adversary: Adversary | None = None,
 ) -> Engine:
     """Builds the engine of a run.
 
@@ -124,11 +128,18 @@ def make_engine(
       chunk: Clients at once, for "chunk".
       devices: Devices of the mesh, for "shard"; all by default.
       slice_size: Clients of a slice; by default about an eighth of the cohort.
+      max_norm: The largest Euclidean norm of a delta that counts.
+      adversary: Who is malicious, and how; nobody by default.
 
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
     """
     _check(offset, count, cohort_size, epochs, steps, weight)
+    if cohort_size < aggregator.least:
+        raise ValueError(
+            f"cohort_size is {cohort_size}: the aggregator needs {aggregator.least} clients a "
+            "round to tolerate as many Byzantine ones as it was told to expect"
+        )
     axis = _axis(client_axis, chunk, devices)
     piece = _piece(slice_size, cohort_size, axis.multiple)
     size = piece * -(-cohort_size // piece)
@@ -136,7 +147,9 @@ def make_engine(
         offset, count, cohort_size, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
     )  # fmt: skip
-    algorithm = Algorithm(client_update, aggregator, server_opt, schedule)
+    algorithm = Algorithm(
+        client_update, aggregator, server_opt, schedule, max_norm=max_norm, adversary=adversary
+    )
     local_fn, server_fn = make_halves(algorithm, axis.for_each)
     finish = _finish(server_fn, axis)
     local, server = _apart(local_fn, finish, axis)

@@ -14,11 +14,12 @@ import numpy as np
 
 from qoejax.data import partition, preprocess, rated, table
 from qoejax.data.cohort import stage
-from qoejax.fed import aggregate, client, engine, server
+from qoejax.fed import client, engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import tables
+from qoejax.run import defence, tables
+from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -37,6 +38,7 @@ class Data(NamedTuple):
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
     half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
+    root: Examples | None = None  # training rows that the server keeps for itself
 
 
 class Population(NamedTuple):
@@ -67,21 +69,6 @@ def from_plain(config: dict[str, Any]) -> ml_collections.ConfigDict:
     )  # fmt: skip
 
 
-def choose(options: Mapping[str, Any], name: str, key: str) -> Any:
-    """``options[name]``, or a RunError that names the config key and what it may be."""
-    if name not in options:
-        raise RunError(f"config.{key} is {name!r}: expected one of {', '.join(sorted(options))}")
-    return options[name]
-
-
-def call(function: Callable[..., Any], section: str, **kwargs: Any) -> Any:
-    """Calls a factory; an argument that it does not take, or refuses, is a config error."""
-    try:
-        return function(**kwargs)
-    except (TypeError, ValueError) as e:
-        raise RunError(f"config.{section}: {e}") from e
-
-
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses what cannot work, before data are read.
 
@@ -93,6 +80,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("clients.count", config.clients.count),
         ("client.batch", config.client.batch),
         ("client.lr", config.client.lr),
+        ("server.max_norm", config.server.max_norm),
         ("perf.chunk", config.perf.chunk),
         ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
         ("evaluation.every", config.evaluation.every),
@@ -121,6 +109,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
             "training exchanges nothing: expected 'none'"
         )
+    defence.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:
@@ -130,10 +119,13 @@ def data(config: ml_collections.ConfigDict) -> Data:
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
+    root = None
+    if config.server.root_rows:
+        train, root = defence.keep_root(config, train)
     stats = statistics(config, spec, train)
     return Data(
         spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
-        rated.half_width(spec, test),
+        rated.half_width(spec, test), None if root is None else examples(spec, stats, root),
     )  # fmt: skip
 
 
@@ -199,6 +191,9 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
+    if enemy := defence.adversary(config, len(count)):
+        mine = np.repeat(enemy.malicious, count)
+        staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
     return Population(staged, offset, count, parts)
 
 
@@ -230,23 +225,49 @@ def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.Cli
     )  # fmt: skip
 
 
+def local_work(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How much a client of a cohort does, and what it weighs."""
+    c = config.client
+    return {
+        "epochs": None if c.steps else c.epochs,
+        "steps": c.steps or None,
+        "batch_size": c.batch,
+        "weight": config.fed.weight,
+    }
+
+
+def schedule(config: ml_collections.ConfigDict) -> Callable[[Any], Any]:
+    """Multiplier of the clients' learning rate, by round."""
+    make = choose(client.SCHEDULES, config.client.schedule, "client.schedule")
+    return call(make, "client.schedule", rounds=config.fed.rounds)
+
+
+def server_optimizer(config: ml_collections.ConfigDict) -> Any:
+    """What applies the round's delta."""
+    make = choose(server.SERVER_OPTIMIZERS, config.server.optimizer, "server.optimizer")
+    return make(config.server.lr)
+
+
 def make_engine(
-    config: ml_collections.ConfigDict, loss_fn: Any, offset: np.ndarray, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    loss_fn: Any,
+    offset: np.ndarray,
+    count: np.ndarray,
+    root: Examples | None = None,
 ) -> engine.Engine:
-    """The compiled rounds."""
+    """The compiled rounds; ``root`` are the server's own rows."""
     c = config
-    make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
-    make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
+    update = client_update(c, loss_fn)
+    root_delta = None
+    if root is not None:
+        root_delta = defence.make_root_delta(root, update, schedule(c), **local_work(c))
     return call(
         engine.make_engine, "perf",
-        client_update=client_update(c, loss_fn),
-        aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
-        server_opt=make_server(c.server.lr),
-        schedule=call(make_schedule, "client.schedule", rounds=c.fed.rounds),
+        client_update=update, aggregator=defence.make_aggregator(c, root_delta),
+        server_opt=server_optimizer(c), schedule=schedule(c),
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
-        epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
-        batch_size=c.client.batch, weight=c.fed.weight,
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
+        max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)), **local_work(c),
     )  # fmt: skip
 
 

@@ -56,7 +56,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     population = build.population(config, data)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    engine = build.make_engine(config, objective.loss_fn, population.offset, population.count)
+    engine = build.make_engine(
+        config, objective.loss_fn, population.offset, population.count, data.root
+    )
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
     return Run(
@@ -153,7 +155,8 @@ def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
     return Exchange(
         clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
-        workers=c.workers, max_norm=c.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
+        workers=c.workers, max_norm=run.config.server.max_norm,
+        key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed import round, server
-from qoejax.fed.aggregate import AGGREGATORS
 from qoejax.types import Cohort
 from tests.reference import fed_numpy
 
@@ -87,7 +86,7 @@ def test_centralised_is_gradient_descent():
     assert metrics["n"] == 2 * n
 
 
-@pytest.mark.parametrize("aggregator", AGGREGATORS)
+@pytest.mark.parametrize("aggregator", ["weighted_mean", "mean", "coordinate_median"])
 def test_contract_order_and_padding_are_invisible(aggregator):
     algorithm, step = jitted("persistent", aggregator=aggregator, optimizer="momentum")
     padded = tiny.cohort((0, 1, 2, 3, 4, -1, -1))

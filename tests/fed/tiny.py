@@ -75,10 +75,19 @@ def update(name, loss=None, optimizer="sgd", lr=0.1, **kwargs):
     )
 
 
-def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, **kwargs):
+def aggregator_of(name, byzantine=1, root=None):
+    """By name; a root delta (fltrust) is ``root``, or points where the loss of ``Loss`` falls."""
+    if name not in aggregate.ROBUST:
+        return aggregate.AGGREGATORS[name]()
+    root = {"w": jnp.array([0.1, 0.2, -0.2])} if root is None else root
+    extra = {"root_delta": lambda params, number, key: root} if name == "fltrust" else {}
+    return aggregate.AGGREGATORS[name](byzantine=byzantine, **extra)
+
+
+def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, byzantine=0, **kwargs):
     return round.Algorithm(
         update(name, **kwargs),
-        aggregate.AGGREGATORS[aggregator](),
+        aggregator_of(aggregator, byzantine),
         server_opt or server.sgd(),
         client.constant(1),
     )
