@@ -14,17 +14,26 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.fed.aggregate import Aggregator
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.client import ClientUpdate, Turnout
 from qoejax.types import Cohort, Examples, Params, Sums
 
 ForEach = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
 """``for_each(fn, shared, items)``: ``fn(shared, item)`` of every item, results stacked [K, ...]."""
 
 
+Weigh = Callable[[Params, Callable[[Any], Params], Any, Any], Any]
+"""``weigh(params, delta_of, deltas, weight) -> weight [K]``: new weights of the clients.
+
+``delta_of(message)`` is the step of the parameters that one client's message alone would be.
+"""
+
+
 class ServerState(NamedTuple):
     """All that a run carries from round to round.
 
-    ``client_state`` leaves are [P, *]: one entry for every client of the population.
+    ``client_state`` leaves are [P, *]: one entry for every client of the population. ``memory`` is
+    what the algorithm's server keeps. ``past`` leaves are [H, *]: what was sent in the last H
+    rounds, round r at r mod H, if clients may start from an older model; else ().
     """
 
     round: Int[Array, ""]
@@ -32,12 +41,15 @@ class ServerState(NamedTuple):
     agg_state: Any
     opt_state: Any
     client_state: Any
+    memory: Any = ()
+    past: Any = ()
 
 
 class Local(NamedTuple):
     """What the K clients of a cohort, or of a slice of it, computed; all leaves are [K, *].
 
-    A client whose delta or state is not finite has a delta with NaN in it, which the server
+    ``deltas`` are the algorithm's messages, for most algorithms of the shape of the parameters. A
+    client whose delta or state is not finite has a delta with NaN in it, which the server
     refuses, and the state it came with.
     """
 
@@ -55,12 +67,19 @@ class RoundKeys(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """The swappable parts of a round; ``schedule(round)`` multiplies the clients' learning rate."""
+    """The swappable parts of a round.
+
+    ``schedule(round)`` multiplies the clients' learning rate; ``weigh``, if given, judges the
+    clients that count by what they sent. A message of staleness t is scaled by (1 + t) to the
+    power of minus ``staleness_power`` (FedBuff: 0.5).
+    """
 
     client: ClientUpdate
     aggregator: Aggregator
     server_opt: optax.GradientTransformation
     schedule: Callable[[Any], Any]
+    weigh: Weigh | None = None
+    staleness_power: float = 0.5
 
 
 def round_keys(key: Key[Array, ""], number: Int[Array, ""]) -> RoundKeys:
@@ -68,19 +87,29 @@ def round_keys(key: Key[Array, ""], number: Int[Array, ""]) -> RoundKeys:
     return RoundKeys(*jax.random.split(jax.random.fold_in(key, number), 3))
 
 
-def init_state(algorithm: Algorithm, params: Params, population: int) -> ServerState:
-    """State before round 0 of ``population`` clients; shares no buffer with ``params``."""
+def init_state(
+    algorithm: Algorithm, params: Params, population: int, history: int = 0
+) -> ServerState:
+    """State before round 0 of ``population`` clients; shares no buffer with ``params``.
+
+    ``history`` is H, the number of rounds whose models are kept for clients that start late.
+    """
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    one = algorithm.client.init(params)
+    server = algorithm.client.server
+    memory = server.init(params)
     return ServerState(
         round=jnp.zeros((), jnp.int32),
         params=params,
-        agg_state=algorithm.aggregator.init(params),
+        agg_state=algorithm.aggregator.init(server.message(params)),
         opt_state=algorithm.server_opt.init(params),
-        client_state=jax.tree.map(
-            lambda s: jnp.repeat(jnp.asarray(s)[None], population, axis=0), one
-        ),
+        client_state=_repeat(algorithm.client.init(params), population),
+        memory=memory,
+        past=_repeat(server.send(params, memory), history) if history else (),
     )
+
+
+def _repeat(tree: Any, times: int) -> Any:
+    return jax.tree.map(lambda s: jnp.repeat(jnp.asarray(s)[None], times, axis=0), tree)
 
 
 def in_turn(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
@@ -90,36 +119,46 @@ def in_turn(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
 
 def local_updates(
     client_update: ClientUpdate,
-    params: Params,
+    received: Any,
     client_state: Any,
     examples: Examples,
     cohort: Cohort,
     key: Key[Array, ""],
     lr_scale: Float[Array, ""],
     *,
+    number: Int[Array, ""],
+    staleness_power: float = 0.5,
     for_each: ForEach = in_turn,
 ) -> Local:
-    """First half: what every client of ``cohort`` makes of ``params``.
+    """First half: what every client of ``cohort`` makes of what it received.
 
     Args:
       client_update: The clients' algorithm.
-      params: The global parameters.
+      received: What the server sent, for most algorithms the global parameters. Where the cohort
+        has a ``staleness``, leaves [H, *], of which each client takes its own round's.
       client_state: Leaves [P, *], of the whole population.
       examples: The staged rows of all clients.
       cohort: K clients; those of weight 0 take no step.
       key: ``RoundKeys.clients`` of the round.
       lr_scale: Multiplies the clients' learning rate.
+      number: The round.
+      staleness_power: See ``Algorithm``.
       for_each: How the client axis is run; never changes the result beyond rounding.
     """
 
     def one(shared: Any, item: tuple[Cohort, Any]) -> Local:
-        params, examples, key, lr_scale = shared
+        received, examples, key, lr_scale, number = shared
         client, before = item
+        if client.staleness is not None:
+            received = _version(received, number - client.staleness)
         steps = jnp.where(client.weight > 0, client.steps, 0)
         delta, after, sums = client_update.update(
-            params, before, examples, client._replace(steps=steps),
+            received, before, examples, client._replace(steps=steps),
             jax.random.fold_in(key, client.client_id), lr_scale,
         )  # fmt: skip
+        if client.staleness is not None:
+            age = 1.0 + client.staleness.astype(jnp.float32)
+            delta = optax.tree.scale(age**-staleness_power, delta)
         if not jax.tree.leaves(after):
             return Local(delta, after, sums)
         ok = _finite(delta) & _finite(after)
@@ -129,12 +168,16 @@ def local_updates(
     slots = jax.tree.map(
         lambda s: s.at[jnp.maximum(cohort.client_id, 0)].get(mode="clip"), client_state
     )
-    return for_each(one, (params, examples, key, lr_scale), (cohort, slots))
+    return for_each(one, (received, examples, key, lr_scale, number), (cohort, slots))
+
+
+def _version(past: Any, number: Int[Array, ""]) -> Any:
+    """What was sent in round ``number``, of leaves [H, *]."""
+    return jax.tree.map(lambda leaf: leaf[number % leaf.shape[0]], past)
 
 
 def server_step(
-    aggregator: Aggregator,
-    server_opt: optax.GradientTransformation,
+    algorithm: Algorithm,
     state: ServerState,
     cohort: Cohort,
     local: Local,
@@ -145,11 +188,11 @@ def server_step(
 
     A client counts when it has weight and its delta arrived and is finite (with a norm below
     1e19). A delta is a negative gradient, so any optax optimizer fits. Without any client that
-    counts, the parameters and the states of aggregator and optimizer stay as they are.
+    counts, the parameters and the states of aggregator, optimizer and server stay as they are.
 
     Args:
-      aggregator: Makes one delta of many.
-      server_opt: Applies it.
+      algorithm: Its aggregator makes one message of many, its server a delta of that, and its
+        optimizer applies it.
       state: Before the round.
       cohort: Who was asked.
       local: What they computed, in the cohort's order.
@@ -159,37 +202,63 @@ def server_step(
 
     Returns:
       The state after the round, and metrics: the sums of the clients that counted, their number
-      ``clients``, and ``refused``, the number of those that arrived but were not finite.
+      ``clients``, ``refused``, the number of those that arrived but were not finite, and
+      ``absent``, of those that were asked and did not finish.
     """
+    server = algorithm.client.server
     weight = jnp.where(arrived, cohort.weight, 0.0)
     asked = weight > 0
     finite = jnp.isfinite(_square_norms(local.deltas))
     counts = asked & jnp.isfinite(weight) & finite
     weight = jnp.where(counts, weight, 0.0)
 
-    def combine(deltas: Params) -> tuple[Params, Any]:
-        return aggregator.update(deltas, state.agg_state, weight=weight, key=key)
+    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
 
+    def combine(deltas: Params) -> tuple[Params, Any, Any]:
+        judged = weight
+        if algorithm.weigh is not None:
+            delta_of = lambda m: server.absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
+            judged = algorithm.weigh(state.params, delta_of, deltas, weight)
+        message, agg_state = algorithm.aggregator.update(
+            deltas, state.agg_state, weight=judged, key=key
+        )
+        return *server.absorb(state.params, state.memory, message, turnout), agg_state
+
+    turnout = Turnout(
+        share=counts.sum().astype(jnp.float32) / population,
+        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
+    )
     # Two branches around the aggregator: masking in front of it would copy all deltas each round.
-    delta, agg_state = jax.lax.cond(
+    delta, memory, agg_state = jax.lax.cond(
         finite.all(), combine, lambda d: combine(_zero_unless(finite, d)), local.deltas
     )
-    updates, opt_state = server_opt.update(
+    updates, opt_state = algorithm.server_opt.update(
         optax.tree.scale(-1.0, delta), state.opt_state, state.params
     )
-    moved = (optax.apply_updates(state.params, updates), agg_state, opt_state)
-    stayed = (state.params, state.agg_state, state.opt_state)
-    params, agg_state, opt_state = optax.tree.where(counts.any(), moved, stayed)
-
-    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=0)
-    target = jnp.where((cohort.weight > 0) & (cohort.client_id >= 0), cohort.client_id, population)
-    client_state = jax.tree.map(
-        lambda all_, new: all_.at[target].set(new, mode="drop"),
-        state.client_state,
-        local.client_state,
+    moved = (optax.apply_updates(state.params, updates), memory, agg_state, opt_state)
+    stayed = (state.params, state.memory, state.agg_state, state.opt_state)
+    params, memory, agg_state, opt_state = optax.tree.where(counts.any(), moved, stayed)
+    new = ServerState(
+        round=state.round + 1,
+        params=params,
+        agg_state=agg_state,
+        opt_state=opt_state,
+        client_state=_write_back(state.client_state, cohort, local.client_state),
+        memory=memory,
+        past=jax.tree.map(
+            lambda old, sent: old.at[(state.round + 1) % old.shape[0]].set(sent),
+            state.past,
+            server.send(params, memory) if jax.tree.leaves(state.past) else (),
+        ),
     )
-    new = ServerState(state.round + 1, params, agg_state, opt_state, client_state)
-    return new, _metrics(local.sums, asked, counts)
+    return new, _metrics(local.sums, cohort, asked, counts)
+
+
+def _write_back(all_states: Any, cohort: Cohort, new: Any) -> Any:
+    """States [P, *] in which the clients that took part have their new ones."""
+    population = max([leaf.shape[0] for leaf in jax.tree.leaves(all_states)], default=0)
+    target = jnp.where((cohort.weight > 0) & (cohort.client_id >= 0), cohort.client_id, population)
+    return jax.tree.map(lambda old, own: old.at[target].set(own, mode="drop"), all_states, new)
 
 
 def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Callable, Callable]:
@@ -204,9 +273,13 @@ def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Call
         state: ServerState, examples: Examples, cohort: Cohort, key: Key[Array, ""]
     ) -> Local:
         lr_scale = jnp.asarray(algorithm.schedule(state.round), jnp.float32)
+        received = state.past
+        if cohort.staleness is None:
+            received = algorithm.client.server.send(state.params, state.memory)
         return local_updates(
-            algorithm.client, state.params, state.client_state, examples, cohort,
-            round_keys(key, state.round).clients, lr_scale, for_each=for_each,
+            algorithm.client, received, state.client_state, examples, cohort,
+            round_keys(key, state.round).clients, lr_scale, number=state.round,
+            staleness_power=algorithm.staleness_power, for_each=for_each,
         )  # fmt: skip
 
     def server_fn(
@@ -217,8 +290,7 @@ def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Call
         key: Key[Array, ""],
     ) -> tuple[ServerState, Sums]:
         return server_step(
-            algorithm.aggregator, algorithm.server_opt, state, cohort, local, arrived,
-            round_keys(key, state.round).server,
+            algorithm, state, cohort, local, arrived, round_keys(key, state.round).server
         )  # fmt: skip
 
     return local_fn, server_fn
@@ -266,8 +338,12 @@ def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _metrics(sums: Sums, asked: Bool[Array, " K"], counts: Bool[Array, " K"]) -> Sums:
+def _metrics(
+    sums: Sums, cohort: Cohort, asked: Bool[Array, " K"], counts: Bool[Array, " K"]
+) -> Sums:
+    absent = (cohort.client_id >= 0) & (cohort.weight == 0)
     own = {
+        "absent": absent.sum().astype(jnp.float32),
         "clients": counts.sum().astype(jnp.float32),
         "refused": (asked & ~counts).sum().astype(jnp.float32),
     }

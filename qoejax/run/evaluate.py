@@ -10,7 +10,6 @@ import scipy.special
 
 from qoejax.data import load, table
 from qoejax.data.errors import DataError
-from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
 from qoejax.run import build, model
@@ -35,13 +34,14 @@ def probabilities(out: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return probability, np.asarray(scales.mean(jnp.asarray(out["mos"])))
 
 
-def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[str, float]:
+def quick(
+    predict: Any, params: Any, stacked: bool, rows: Examples, spec: table.Spec
+) -> dict[str, float]:
     """A few numbers for the convergence curves; never used to choose anything.
 
-    Local-only training has one model per client: the mean over clients is given.
+    With one model per client (``stacked``) the mean over clients is given.
     """
-    local = isinstance(state.client_state, LocalState)
-    models = unstack(state.client_state.params) if local else [state.params]
+    models = unstack(params) if stacked else [params]
     scores = [_score(predict(params, rows.x), rows, spec) for params in models]
     return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
 

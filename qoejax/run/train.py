@@ -113,13 +113,19 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
             state, rows = _block(run, exchange, state, key, n)
             last = int(rows[-1]["round"])
             if _due(last, run.config.evaluation.every, run.config):
-                rows[-1]["test"] = evaluate.quick(run.predict, state, run.data.test, run.data.spec)
+                rows[-1]["test"] = _quick(run, state)
             for row in rows:
                 writer.write(row)
             if _due(last, run.config.checkpoint.every, run.config):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, _line(rows[-1]))
     return state, time.perf_counter() - start
+
+
+def _quick(run: Run, state: Any) -> dict[str, float]:
+    models = run.engine.models
+    params = state.params if models is None else models(state)
+    return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
 
 
 def _due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
@@ -152,7 +158,7 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
 def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
     return Exchange(
-        clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
+        clients=len(run.population.count), spec=wired.tree_spec(run.engine.message(params)), signer=c.signer,
         workers=c.workers, max_norm=c.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
@@ -202,6 +208,7 @@ def _row(number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
         "mos_rmse": None if mse is None else mse**0.5,
         "clients": int(s["clients"]),
         "refused": int(s["refused"]),
+        "absent": int(s["absent"]),
         "examples": int(s["count"]),
         "seconds": round(seconds, 6),
     }
@@ -230,11 +237,11 @@ def data_report(run: Run) -> dict[str, Any]:
 def _finish(
     run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any]:
-    local = run.config.fed.algorithm == "local_only"
-    params = jax.device_get(state.client_state.params if local else state.params)
+    models = run.engine.models
+    params = jax.device_get(state.params if models is None else models(state))
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
-        build.mos_mean(run.data.train), params, local,
+        build.mos_mean(run.data.train), params, models is not None,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
     result = evaluate.evaluate_model(model, run.data.test)

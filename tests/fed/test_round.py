@@ -149,7 +149,7 @@ def test_a_delta_that_is_not_finite_is_refused_and_counted(bad):
     _, state, metrics = serve(deltas, sums=sums)
     _, without, _ = serve(GOOD, arrived=(True, False, True))
     tiny.equal(state.params, without.params)
-    tiny.equal(metrics, {"clients": 2.0, "refused": 1.0, "n": 101.0})
+    tiny.equal(metrics, {"absent": 0.0, "clients": 2.0, "refused": 1.0, "n": 101.0})
 
 
 def test_a_delta_that_did_not_arrive_counts_for_nothing():
@@ -157,7 +157,7 @@ def test_a_delta_that_did_not_arrive_counts_for_nothing():
     delta = (np.array(GOOD[0]) + 2 * np.array(GOOD[2])) / 3
     step = 0.5 * (delta - 0.9 * 0.25)
     np.testing.assert_allclose(state.params["w"] - before.params["w"], step, rtol=1e-5)
-    tiny.equal(metrics, {"clients": 2.0, "refused": 0.0, "n": 101.0})
+    tiny.equal(metrics, {"absent": 0.0, "clients": 2.0, "refused": 0.0, "n": 101.0})
     (trace,) = jax.tree.leaves(state.client_state)
     np.testing.assert_array_equal(trace[:, 0], [1, 0, 1, 0, 1])  # the clients' own state moved on
 
