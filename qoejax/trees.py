@@ -34,6 +34,11 @@ def count(tree: Any) -> int:
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+def nbytes(tree: Any) -> int:
+    """Bytes of all leaves, which need a shape and a dtype only."""
+    return sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
 def split(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
     """The leaves whose names are chosen, and the others; None stands where the other half is."""
     map_named = jax.tree_util.tree_map_with_path

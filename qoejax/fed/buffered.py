@@ -37,7 +37,7 @@ def plan(
       concurrency: Clients that train at a time.
       seed: Of the choice of clients, and of durations.
       seconds: How long each client takes for an answer; without it every duration is drawn anew
-        from a half-normal distribution of scale 1, which the paper found to fit.
+        from a half-normal distribution of scale 1, as in the paper's experiments.
       most_stale: Answers from models older than this many rounds are dropped on arrival, and the
         client is free again; 0 for no limit.
 

@@ -51,7 +51,8 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
     scores = {k: s[k] for k in ("accuracy", "macro_f1")}
     if rows.mos_mask.any():
-        scores["mos_plcc"] = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
+        figures = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])
+        scores |= {"mos_plcc": figures["plcc"], "mos_rmse": figures["rmse"]}
     return scores
 
 
@@ -90,6 +91,37 @@ def _judge(trained: model.Model, outputs: list[dict[str, Any]], rows: Examples) 
     }
     clients = {"macro_f1": f1, "worst": f1.min(), "best": f1.max()}
     return median._replace(summary={**median.summary, **means, "clients": clients})
+
+
+def own_rows(trained: model.Model, rows: Examples, owner: np.ndarray) -> dict[str, Any]:
+    """What each client gets of its model on the test rows of its own sites.
+
+    Args:
+      trained: One model for all, or one for each client.
+      rows: Scaled test rows.
+      owner: Client of every row, -1 for none.
+
+    Returns:
+      ``accuracy``, ``macro_f1`` (over the classes that occur) and, where rated, ``mos_plcc`` and
+      ``mos_rmse``: one number a client (None without rows), and means over clients with rows.
+    """
+    predict, spec = trained.predictor(), trained.spec
+    clients = range(int(owner.max(initial=-1)) + 1)
+    shared = None if trained.stacked else jax.device_get(predict(trained.params, rows.x))
+    models = unstack(trained.params) if trained.stacked else []
+    scores: list[dict[str, float] | None] = []
+    for i in clients:
+        mine = np.flatnonzero(owner == i)
+        # All rows through the one compiled predictor: a size of its own would compile for each.
+        out = jax.device_get(predict(models[i], rows.x)) if shared is None else shared
+        said, own = jax.tree.map(lambda leaf, mine=mine: np.asarray(leaf)[mine], (out, rows))
+        scores.append(_score(said, own, spec) if len(mine) else None)
+    names = sorted({name for s in scores if s is not None for name in s})
+    each = {name: [None if s is None else s.get(name) for s in scores] for name in names}
+    means = {
+        name: float(np.mean([v for v in values if v is not None])) for name, values in each.items()
+    }
+    return {"mean": means, "clients": each}
 
 
 def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result:
