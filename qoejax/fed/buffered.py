@@ -45,16 +45,14 @@ def plan(
       The plan; all clients of one round differ.
 
     Raises:
-      ValueError: too few clients, a time that is no finite number above 0, or next to all answers
-        too old.
+      ValueError: too few clients, or a time that is no finite number above 0.
     """
     _check(population, rounds, buffer, concurrency, seconds)
     rng = np.random.default_rng([seed, 2])
     free = list(range(population))
     training: list[tuple[float, int, int]] = []  # end, client, round of its model
     held: list[tuple[int, int]] = []
-    client, stale, end = [], [], []
-    now, dropped = 0.0, 0
+    client, stale, end, now = [], [], [], 0.0
     while len(end) < rounds:
         while len(training) < concurrency and free:
             i = int(rng.integers(len(free)))
@@ -66,12 +64,6 @@ def plan(
         age = len(end) - began
         if most_stale and age > most_stale:
             free.append(who)
-            dropped += 1
-            if dropped > _WASTE * rounds * buffer:
-                raise ValueError(
-                    f"most_stale is {most_stale}, and nearly every answer is older: expected more, "
-                    "or 0 for no limit"
-                )
             continue
         held.append((who, age))
         if len(held) == buffer:
@@ -81,9 +73,6 @@ def plan(
             free += client[-1]
             held = []
     return Schedule(np.array(client, np.int32), np.array(stale, np.int32), np.array(end))
-
-
-_WASTE = 100
 
 
 def _check(

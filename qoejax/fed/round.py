@@ -94,7 +94,8 @@ def init_state(
 
     ``history`` is H, the number of rounds whose models are kept for clients that start late.
     """
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+    # A weakly typed leaf, such as jnp.array(0.5), would compile again when it comes back strong.
+    params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
     server = algorithm.client.server
     memory = server.init(params)
     return ServerState(

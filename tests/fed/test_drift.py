@@ -38,16 +38,21 @@ def labelled():
 
 @functools.cache
 def jitted(name, loss=quadratic, lr=LR, **kwargs):
+    """An algorithm, and a number of its rounds, which is traced."""
     algorithm = tiny.algorithm(name, loss=loss, lr=lr, **kwargs)
-    return algorithm, jax.jit(round.make_round(algorithm))
+    one = round.make_round(algorithm)
+
+    @jax.jit
+    def rounds(state, data, cohort, key, number):
+        return jax.lax.fori_loop(0, number, lambda _, s: one(s, data, cohort, key)[0], state)
+
+    return algorithm, rounds
 
 
 def play(name, rounds, steps=STEPS, **kwargs):
-    algorithm, step = jitted(name, **kwargs)
-    state, data = round.init_state(algorithm, tiny.params(), 5), labelled()
-    for _ in range(rounds):
-        state, _ = step(state, data, tiny.cohort(steps=steps), tiny.key())
-    return state
+    algorithm, run = jitted(name, **kwargs)
+    state = round.init_state(algorithm, tiny.params(), 5)
+    return run(state, labelled(), tiny.cohort(steps=steps), tiny.key(), rounds)
 
 
 def weights(state):
@@ -57,7 +62,7 @@ def weights(state):
 def test_what_averaging_converges_to_and_the_others_do_not():
     """FedAvg ends at the mean of t_i weighted by p_i (1 - contraction_i); SCAFFOLD at the optimum.
 
-    FedNova's weights are these per step; with small steps they are p_i a_i.
+    FedNova's weights are these per step, which for small steps are p_i a_i.
     """
     reach = 1 - (1 - LR * CURVATURE) ** STEPS
     biased = (P * reach) @ TARGET / (P @ reach)
@@ -66,7 +71,6 @@ def test_what_averaging_converges_to_and_the_others_do_not():
     per_step = reach / STEPS
     fairer = (P * per_step) @ TARGET / (P @ per_step)
     tiny.close(weights(play("fednova", 300)), fairer, rtol=1e-4, atol=1e-4)
-    assert np.abs(fairer - OPTIMUM).max() < np.abs(biased - OPTIMUM).max()
     tiny.close(weights(play("scaffold", 400)), OPTIMUM, rtol=1e-3, atol=1e-3)
     tiny.close(weights(play("feddyn", 600, alpha=0.5)), OPTIMUM, rtol=1e-3, atol=1e-3)
 
@@ -112,7 +116,7 @@ def test_the_servers_memory_moves_by_the_share_of_clients_that_counted(name):
     algorithm, step = jitted(name)
     state, data = round.init_state(algorithm, tiny.params(), 5), labelled()
     few = tiny.cohort((3, -1, 1, -1, -1), steps=4)
-    after, _ = step(state, data, few, tiny.key())
+    after = step(state, data, few, tiny.key(), 1)
     new = np.asarray(after.client_state["w"])
     assert (np.abs(new).sum(1) > 0).tolist() == [False, True, False, True, False]
     share = np.average(new[[3, 1]], axis=0, weights=tiny.COUNT[[3, 1]]) * 2 / 5
@@ -123,7 +127,7 @@ def test_scaffold_and_feddyn_with_nobody_change_nothing():
     for name in ("scaffold", "feddyn"):
         algorithm, step = jitted(name)
         state = round.init_state(algorithm, tiny.params(), 5)
-        after, _ = step(state, labelled(), tiny.cohort((-1,) * 5), tiny.key())
+        after = step(state, labelled(), tiny.cohort((-1,) * 5), tiny.key(), 1)
         tiny.equal(state._replace(round=jnp.int32(1)), after)
 
 
@@ -145,7 +149,7 @@ def test_two_rounds_on_real_batches_equal_numpy():
         algorithm, step = jitted(name, loss=loss, **kwargs.get(name, {}))
         ours = round.init_state(algorithm, tiny.params(), 5)
         for drawn in batches:
-            ours, _ = step(ours, tiny.examples(), cohort, tiny.key())
+            ours = step(ours, tiny.examples(), cohort, tiny.key(), 1)
             state = play_one[name](state, drawn)
             np.testing.assert_allclose(ours.params["w"], state[0], rtol=1e-4, atol=1e-5)
 

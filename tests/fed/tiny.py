@@ -93,12 +93,12 @@ def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, **kwar
     )
 
 
-def make_engine(loss=None, name="fedavg", optimizer="momentum", **kwargs):
+def make_engine(loss=None, name="fedavg", optimizer="momentum", server_lr=None, **kwargs):
     settings = {"cohort_size": 4, "epochs": 1, "chunk": 2, "client_axis": "turn", **kwargs}
     return engine.make_engine(
         client_update=update(name, loss, optimizer, lr=0.02),
         aggregator=aggregate.weighted_mean(),
-        server_opt=server.momentum(),
+        server_opt=server.momentum() if server_lr is None else server.sgd(server_lr),
         schedule=client.cosine(8),
         offset=OFFSET,
         count=COUNT,
