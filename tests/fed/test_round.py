@@ -189,6 +189,25 @@ def test_a_client_never_keeps_a_state_that_is_not_finite():
     tiny.equal(before.params, after.params)
 
 
+def test_a_rule_that_weighs_sees_steps_of_the_parameters_whatever_travels():
+    """SCAFFOLD's message is more than a delta; weights by its delta decide both of its parts."""
+
+    def weigh(params, delta_of, deltas, weight):
+        return weight * jax.vmap(lambda message: delta_of(message)["w"][0])(deltas)
+
+    algorithm = tiny.algorithm("scaffold")._replace(weigh=weigh)
+    state = round.init_state(algorithm, tiny.params(), 5)
+    cohort = tiny.cohort((2, 0, 4))._replace(weight=jnp.array([1.0, 1.0, 2.0]))
+    model = np.array([[1.0, 0.0, 2.0], [3.0, 5.0, 1.0], [0.5, 1.0, 1.0]], np.float32)
+    deltas = {"model": {"w": jnp.asarray(model)}, "control": {"w": jnp.asarray(-2 * model)}}
+    local = round.Local(deltas, {"w": jnp.ones((3, 3))}, {"n": jnp.ones(3)})
+    server_fn = jax.jit(round.make_halves(algorithm)[1])
+    after, _ = server_fn(state, cohort, local, jnp.ones(3, bool), tiny.key())
+    mean = np.average(model, axis=0, weights=[1.0, 3.0, 1.0])
+    tiny.close(after.params["w"], tiny.params()["w"] + mean)
+    tiny.close(after.memory["w"], 3 / 5 * -2 * mean)
+
+
 def test_one_trace_per_shape():
     loss = tiny.Loss()
     algorithm = tiny.algorithm(loss=loss)
