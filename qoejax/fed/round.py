@@ -212,18 +212,19 @@ def server_step(
     finite = jnp.isfinite(_square_norms(local.deltas))
     counts = asked & jnp.isfinite(weight) & finite
     weight = jnp.where(counts, weight, 0.0)
-
     population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
+
+    def absorb(message: Any) -> tuple[Params, Any]:
+        return server.absorb(state.params, state.memory, message, turnout)
 
     def combine(deltas: Params) -> tuple[Params, Any, Any]:
         judged = weight
         if algorithm.weigh is not None:
-            delta_of = lambda m: server.absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
-            judged = algorithm.weigh(state.params, delta_of, deltas, weight)
+            judged = algorithm.weigh(state.params, lambda m: absorb(m)[0], deltas, weight)
         message, agg_state = algorithm.aggregator.update(
             deltas, state.agg_state, weight=judged, key=key
         )
-        return *server.absorb(state.params, state.memory, message, turnout), agg_state
+        return *absorb(message), agg_state
 
     turnout = Turnout(
         share=counts.sum().astype(jnp.float32) / population,
