@@ -6,6 +6,7 @@ recall, so it is left out of every macro mean; rows wrongly given to it still lo
 the classes they came from. A figure that the rows cannot give is None, never NaN.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from qoejax.qoe import scales
+from qoejax.qoe import p1401, scales
 
 PREVALENCES = (0.01, 0.001)
 """Attack shares at which precision is restated: test splits hold far more attacks than networks."""
@@ -251,8 +252,9 @@ def mos(
         dof: 4 where forecasts went through a fitted third-order map, else 1.
 
     Returns:
-        "n", "plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill", and "missing":
-        for each figure that is None, why.
+        "n", "plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill"; "interval": ends
+        of the 95 % interval of each figure that has one, if rows are independent (``qoe.p1401``);
+        and "missing": for each figure that is None, why.
     """
     missing: dict[str, str] = {}
 
@@ -266,7 +268,7 @@ def mos(
     out |= dict.fromkeys(("plcc", "srocc", "rmse", "rmse_star", "outlier_ratio", "mae", "skill"))
     if len(target) <= dof:
         missing = dict.fromkeys(list(out)[1:], f"{len(target)} rated rows, more than {dof} needed")
-        return {**out, "missing": missing}
+        return {**out, "interval": {}, "missing": missing}
     out["plcc"] = figure("plcc", scales.plcc(target, predicted))
     out["srocc"] = figure("srocc", scales.srocc(target, predicted))
     out["rmse"], out["mae"] = scales.rmse(target, predicted, dof), scales.mae(target, predicted)
@@ -279,4 +281,17 @@ def mos(
         missing["skill"] = "no reference forecast was given"
     else:
         out["skill"] = figure("skill", scales.skill(target, predicted, reference))
-    return {**out, "missing": missing}
+    return {**out, "interval": _intervals(out, len(target), dof), "missing": missing}
+
+
+def _intervals(figures: dict[str, Any], rows: int, dof: int) -> dict[str, list[float]]:
+    of_rmse = functools.partial(p1401.rmse_interval, dof=dof)
+    find = {
+        "plcc": p1401.plcc_interval,
+        "srocc": p1401.srocc_interval,
+        "rmse": of_rmse,
+        "rmse_star": of_rmse,
+        "outlier_ratio": p1401.outlier_interval,
+    }
+    known = [name for name in find if figures[name] is not None and rows > max(dof, 3)]
+    return {name: list(find[name](figures[name], rows)) for name in known}

@@ -41,6 +41,21 @@ CODECS: dict[str, Codec] = {
 10 ms more of framing than ``PACKETISATION_MS``). "plc" is packet-loss concealment."""
 
 
+class LossCurve(NamedTuple):
+    """Impairment a + b ln(1 + c p) of a codec at loss ratio p (R units), after Cole-Rosenbluth."""
+
+    a: float
+    b: float
+    c: float
+
+
+COLE_ROSENBLUTH: dict[str, LossCurve] = {
+    "g711": LossCurve(0.0, 30.0, 15.0),
+    "g729a": LossCurve(11.0, 40.0, 10.0),
+}
+"""Fits of Cole and Rosenbluth (2001) to random loss, with concealment."""
+
+
 class Iqx(NamedTuple):
     """Constants of ``iqx``: score = alpha * exp(-beta * qos) + gamma."""
 
@@ -61,7 +76,7 @@ WEB_WORST_S: dict[str, float] = {"fast": 6.0, "medium": 15.0, "slow": 60.0}
 
 
 def delay_impairment(delay_ms: Scalar) -> Scalar:
-    """I_dd, the impairment of pure absolute delay. ITU-T G.107 (06/2015), clause 7.4.
+    """I_dd, the impairment of pure absolute delay. ITU-T G.107 (06/2015), equations 7-27 and 7-28.
 
     Args:
         delay_ms: T_a, one-way mouth-to-ear delay; below 100 ms nobody minds.
@@ -77,15 +92,16 @@ def delay_impairment(delay_ms: Scalar) -> Scalar:
 
 
 def loss_impairment(loss_percent: Scalar, codec: Codec, burst_ratio: float = 1.0) -> Scalar:
-    """I_e,eff, impairment of codec and packet loss together. ITU-T G.107 (06/2015), clause 7.5.
+    """I_e,eff, impairment of codec and packet loss together. ITU-T G.107 (06/2015), equation 7-29.
 
     Args:
         loss_percent: P_pl, packets lost or too late, in percent; outside [0, 100] it is clipped.
         codec: an entry of ``CODECS``.
-        burst_ratio: BurstR, 1 for random loss, above 1 for bursty loss.
+        burst_ratio: BurstR, mean length of loss bursts over that of random loss: 1 for random loss,
+            above 1 for bursty loss. G.107 vouches for bursts only up to 2 % loss.
 
     Returns:
-        R units in [I_e, 95).
+        R units from I_e up; below 95 for random loss.
     """
     loss = jnp.clip(loss_percent, 0.0, 100.0)
     share = loss / (loss / burst_ratio + codec.robustness)
@@ -119,6 +135,48 @@ def voice(delay_ms: Scalar, loss_percent: Scalar, codec: Codec, burst_ratio: flo
     """
     impairments = delay_impairment(delay_ms) + loss_impairment(loss_percent, codec, burst_ratio)
     return r_to_mos(93.2 - impairments)
+
+
+def cole_rosenbluth(delay_ms: Scalar, loss_ratio: Scalar, curve: LossCurve) -> Scalar:
+    """MOS of a conversation by the common shortcut to the E-model; here for comparison with it.
+
+    Cole and Rosenbluth, "Voice over IP performance monitoring", ACM SIGCOMM CCR 31(2), 2001:
+    R = 94.2 - 0.024 d - 0.11 (d - 177.3) [d > 177.3] - a - b ln(1 + c p).
+
+    Args:
+        delay_ms: d, one-way mouth-to-ear delay; negative counts as 0.
+        loss_ratio: p, packets lost or too late, a *ratio*; outside [0, 1] it is clipped.
+        curve: an entry of ``COLE_ROSENBLUTH``.
+
+    Returns:
+        MOS in [1, 4.44].
+    """
+    d = jnp.maximum(delay_ms, 0.0)
+    p = jnp.clip(loss_ratio, 0.0, 1.0)
+    late = 0.024 * d + 0.11 * jnp.maximum(d - 177.3, 0.0)
+    return r_to_mos(94.2 - late - (curve.a + curve.b * jnp.log1p(curve.c * p)))
+
+
+def late_ratio(
+    delay_ms: Float[Array, " n"], arrived: Float[Array, " n"], buffer_ms: float
+) -> Scalar:
+    """Share of arriving packets too late for a fixed de-jitter buffer: Pr(d - d_min > J).
+
+    The buffer is set against the smallest delay that is seen. A step in delay, so without slope.
+
+    Args:
+        delay_ms: one-way network delay of each packet.
+        arrived: its probability of arrival, or how many packets it stands for; 0 for padding.
+        buffer_ms: J.
+
+    Returns:
+        A ratio in [0, 1], for ``unplayed``; 0 where nothing arrives.
+    """
+    weight = jnp.maximum(arrived, 0.0)
+    least = jnp.min(jnp.where(weight > 0, delay_ms, jnp.inf))
+    late = jnp.where((weight > 0) & (delay_ms - least > buffer_ms), weight, 0.0)
+    total = jnp.sum(weight)
+    return jnp.sum(late) / jnp.where(total > 0, total, 1.0)
 
 
 def unplayed(loss_ratio: Scalar, late_ratio: Scalar) -> Scalar:

@@ -192,6 +192,11 @@ def test_mos_figures_equal_scipy():
         "skill": 1 - np.mean(error**2) / np.mean((target - 3.0) ** 2),
     }
     assert out.pop("missing") == {}
+    interval = out.pop("interval")
+    between = scipy.stats.pearsonr(target, predicted).confidence_interval()
+    np.testing.assert_allclose(interval["plcc"], between, rtol=1e-5)
+    assert set(interval) == {"plcc", "srocc", "rmse", "rmse_star", "outlier_ratio"}
+    assert all(low < out[name] < high for name, (low, high) in interval.items())
     assert set(out) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(out[name], value, rtol=1e-5, err_msg=name)
@@ -211,6 +216,8 @@ def test_missing_mos_figures_say_why():
     assert set(flat["missing"]) == {"plcc", "srocc", "rmse_star", "outlier_ratio", "skill"}
     one = metrics.mos(predicted[:1], target[:1])
     assert one["rmse"] is None
+    assert one["interval"] == {}
+    assert set(flat["interval"]) == {"rmse"}
     assert one["missing"]["rmse"] == "1 rated rows, more than 1 needed"
     json.dumps([out, flat, one], allow_nan=False)
 

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qoejax.qoe import mos
-from tests.reference import qoe_mos
+from tests.reference import qoe_mos, qoe_numpy
 
 # (delay ms, loss percent, codec, MOS): G.107 with the codec constants of G.113, float64.
 GOLDEN = [
@@ -77,6 +79,54 @@ def test_de_jitter_buffer():
     assert float(total) == pytest.approx(115.0)
 
 
+@pytest.mark.parametrize("codec", mos.COLE_ROSENBLUTH)
+def test_cole_rosenbluth_equals_the_reference_and_falls(codec):
+    curve = mos.COLE_ROSENBLUTH[codec]
+    fn = functools.partial(mos.cole_rosenbluth, curve=curve)
+    ratios = LOSSES / 100
+    got = np.asarray(jax.jit(jax.vmap(jax.vmap(fn, (None, 0)), (0, None)))(DELAYS, ratios))
+    expected = [[qoe_numpy.cole_rosenbluth(d, p, *curve) for p in ratios] for d in DELAYS]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert np.diff(got, axis=0).max() <= 1e-5
+    assert np.diff(got, axis=1).max() <= 1e-5
+    assert got.min() >= 1.0
+    assert got.max() <= 4.44
+
+
+PACKETS = 16
+late_ratio = jax.jit(functools.partial(mos.late_ratio, buffer_ms=60.0))
+packets = st.lists(
+    st.tuples(st.integers(0, 200), st.integers(0, 3)), min_size=PACKETS, max_size=PACKETS
+).map(lambda rows: np.float32(rows).T)
+
+
+@given(packets)
+def test_late_ratio_equals_the_reference(rows):
+    expected = qoe_numpy.late_ratio(*rows.astype(float), 60.0)
+    assert float(late_ratio(*jnp.array(rows))) == pytest.approx(expected, abs=1e-6)
+
+
+@given(packets, st.floats(1, 4))
+def test_more_jitter_never_helps_a_conversation(rows, factor):
+    delay, weight = rows
+
+    def conversation(delay_ms):
+        late = late_ratio(jnp.array(delay_ms), jnp.array(weight))
+        lost = 100.0 * mos.unplayed(jnp.float32(0.01), late)
+        to_ear = mos.mouth_to_ear_ms(jnp.float32(delay.min()), 60.0, mos.CODECS["g711_plc"])
+        return float(mos.voice(to_ear, lost, mos.CODECS["g711_plc"]))
+
+    wider = np.float32(delay.min() + factor * (delay - delay.min()))
+    assert conversation(wider) <= conversation(delay) + 1e-5
+
+
+def test_late_ratio_has_no_nan_where_nothing_arrives():
+    delay = jnp.array([3.0, jnp.inf, 2.0])
+    value, slope = jax.value_and_grad(mos.late_ratio)(delay, jnp.zeros(3), 60.0)
+    assert float(value) == 0.0
+    assert np.isfinite(slope).all()
+
+
 WAITS = np.r_[0, np.geomspace(0.01, 200, 200)].astype(np.float32)
 WAITING = {
     "web": (
@@ -113,7 +163,7 @@ def test_web_ends_and_middle():
     np.testing.assert_allclose(scores, [5.0, 3.0, 1.0], atol=1e-5)
 
 
-EDGES = np.float32([-1e6, -1.0, 0.0, 1e-20, 0.06, 15.0, 99.0, 100.0, 101.0, 1e6, 1e30])
+EDGES = np.float32([-3e38, -1e6, -1.0, 0.0, 1e-20, 0.06, 15.0, 99.0, 100.0, 101.0, 1e6, 1e30, 3e38])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +171,8 @@ EDGES = np.float32([-1e6, -1.0, 0.0, 1e-20, 0.06, 15.0, 99.0, 100.0, 101.0, 1e6,
     [
         lambda x: mos.voice(x, jnp.float32(1.0), mos.CODECS["g711"]),
         lambda x: mos.voice(jnp.float32(120.0), x, mos.CODECS["g729a"]),
+        lambda x: mos.cole_rosenbluth(x, jnp.float32(0.01), mos.COLE_ROSENBLUTH["g711"]),
+        lambda x: mos.cole_rosenbluth(jnp.float32(120.0), x, mos.COLE_ROSENBLUTH["g729a"]),
         *(model for model, _ in WAITING.values()),
     ],
 )
