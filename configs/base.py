@@ -6,7 +6,8 @@ A key that is not here is refused before anything compiles. Sections:
     clients     how the training rows are shared among clients
     model       the network (``net`` names it; the rest are its own arguments)
     loss        the two tasks and their weights
-    fed         rounds, cohorts and what a round is
+    fed         rounds, cohorts, and the algorithm (docs/algorithms.md)
+    participation  who is there, who does less than asked, and how long devices take
     client      a client's local optimisation
     server      aggregation and the server's optimizer
     attack      malicious clients, and what they do
@@ -65,7 +66,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     )
     _federation(c)
     c.perf = ml_collections.ConfigDict(
-        {"client_axis": "shard", "chunk": 4, "devices": 2, "rounds_per_dispatch": 10}
+        {
+            "client_axis": "shard",
+            "chunk": 4,
+            "devices": 2,
+            "rounds_per_dispatch": 10,
+            "state_memory_mb": 4096,  # most memory for the states of all clients
+        }
     )
     c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
     c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
@@ -74,7 +81,38 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 def _federation(c: ml_collections.ConfigDict) -> None:
     c.fed = ml_collections.ConfigDict(
-        {"rounds": 100, "cohort": 0, "algorithm": "fedavg", "weight": "examples", "mu": 0.01}
+        {
+            "rounds": 100,
+            "cohort": 0,  # clients asked each round; 0 asks all
+            "algorithm": "fedavg",
+            "weight": "examples",  # or "uniform", or "qoe"
+            "mu": 0.01,  # fedprox, ditto: pull towards the global parameters
+            "alpha": 0.1,  # feddyn
+            "option": "estimate",  # scaffold: or "gradient"
+            "personal": (),  # patterns of parameters that stay local; () is the algorithm's own
+            "head_share": 0.5,  # fedrep: share of the steps that local parameters get
+            "held_out": 512,  # weight "qoe": training rows that only the server has
+            "mos_share": 0.5,  # weight "qoe": of the MOS error against recall
+            "temperature": 0.05,  # weight "qoe": gain at which a weight grows by e
+        }
+    )
+    c.participation = ml_collections.ConfigDict(
+        {
+            "sampling": "uniform",  # or "weighted", by rows
+            "trace": "always",  # or "diurnal", "markov", or a .npy file of bool [rounds, clients]
+            "availability": 0.5,  # of a trace: mean share of clients that are there
+            "period": 24,  # diurnal: rounds of a day
+            "stay": 0.8,  # markov: autocorrelation of a client's state
+            "dropout": 0.0,  # chance that a client stops half-way
+            "stragglers": 0.0,  # chance that a client does part of its steps
+            "least_work": 0.2,  # of stragglers
+            "mode": "rounds",  # or "buffered": asynchronous, fed.cohort answers make a round
+            "concurrency": 0,  # buffered: clients that train at a time; 0 is fed.cohort
+            "staleness_power": 0.5,  # buffered: an answer of age t counts (1 + t) ** -power
+            "most_stale": 0,  # buffered: older answers are dropped; 0 keeps all
+            "devices": "none",  # or "gateways", "mixed", "lpwan": simulated time and bytes
+            "deadline": 0.0,  # simulated seconds of a round; clients do the steps that fit
+        }
     )
     c.client = ml_collections.ConfigDict(
         {

@@ -28,19 +28,55 @@ numerators and denominators of the batch.
 """
 
 
-class ClientUpdate(NamedTuple):
-    """A client's algorithm, as two pure functions.
+class Turnout(NamedTuple):
+    """Who counted in a round: their share of the population, and their mean number of steps."""
 
-    ``init(params) -> client_state``: what one client keeps from round to round; ``()`` for
-    nothing. ``update(params, client_state, examples, client, key, lr_scale) -> (delta,
-    client_state, sums)``: ``client`` is one entry of a ``Cohort`` (scalars), ``key`` belongs to
-    that client in that round, ``lr_scale`` multiplies the learning rate, ``delta`` is new minus
-    old parameters, and ``sums`` are added over the steps taken. A client without steps or rows
-    has a zero delta, zero sums and an unchanged state.
+    share: Float[Array, ""]
+    steps: Float[Array, ""]
+
+
+class ServerSide(NamedTuple):
+    """The server's half of an algorithm, as pure functions.
+
+    ``init(params) -> memory``: what the server keeps beside the parameters. ``send(params,
+    memory) -> received``: what every client of a round is given. ``message(params) -> tree``: any
+    tree with the structure, shapes and dtypes of what one client sends back. ``absorb(params,
+    memory, message, turnout) -> (delta, memory)``: makes the step of the parameters of the
+    aggregated message. Everything between the two ends, the wire included, sees messages only.
     """
 
     init: Callable[[Params], Any]
-    update: Callable[..., tuple[Params, Any, Sums]]
+    send: Callable[[Params, Any], Any]
+    message: Callable[[Params], Any]
+    absorb: Callable[[Params, Any, Any, Turnout], tuple[Params, Any]]
+
+
+AVERAGING = ServerSide(
+    init=lambda params: (),
+    send=lambda params, memory: params,
+    message=lambda params: params,
+    absorb=lambda params, memory, message, turnout: (message, memory),
+)
+"""The global parameters go out, deltas come back, and their aggregate is the step."""
+
+
+class ClientUpdate(NamedTuple):
+    """An algorithm: what a client does, and what its server does with the result.
+
+    ``init(params) -> client_state``: what one client keeps from round to round; ``()`` for
+    nothing. ``update(received, client_state, examples, client, key, lr_scale) -> (message,
+    client_state, sums)``: ``received`` is what ``server.send`` made, ``client`` is one entry of a
+    ``Cohort`` (scalars), ``key`` belongs to that client in that round, ``lr_scale`` multiplies the
+    learning rate, and ``sums`` are added over the steps taken. For most algorithms ``received``
+    is the parameters, and the message is the delta: new minus old. A client without steps or rows
+    has a message of zeros, zero sums and an unchanged state. ``personal(params, client_state) ->
+    params`` is the model that a client uses, where that is its own.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[..., tuple[Any, Any, Sums]]
+    server: ServerSide = AVERAGING
+    personal: Callable[[Params, Any], Params] | None = None
 
 
 class LocalState(NamedTuple):
@@ -165,7 +201,7 @@ def draw(
     return batch._replace(weight=jnp.where(valid, batch.weight, 0.0))
 
 
-def _descend(
+def descend(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     batch_size: int,
@@ -178,7 +214,28 @@ def _descend(
     penalty: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, Any, Sums]:
     """``client.steps`` optimizer steps; ``penalty(params)`` is added to every gradient."""
-    order_key, loss_key = jax.random.split(key)
+    keys = jax.random.split(key)
+    return descend_between(
+        loss_fn, optimizer, batch_size, params, opt_state, examples, client,
+        (keys[0], keys[1]), rate, (jnp.int32(0), client.steps), penalty,
+    )  # fmt: skip
+
+
+def descend_between(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    params: Params,
+    opt_state: Any,
+    examples: Examples,
+    client: Cohort,
+    keys: tuple[Array, Array],
+    rate: Float[Array, ""],
+    between: tuple[Array, Array],
+    penalty: Callable[[Params], Params] | None = None,
+) -> tuple[Params, Any, Sums]:
+    """As ``descend``, the steps of a half-open range; keys are of the batches and of the loss."""
+    order_key, loss_key = keys
     gradient = jax.grad(loss_fn, has_aux=True)
 
     def step_sums(params: Params, step: Array) -> tuple[Params, Sums]:
@@ -196,11 +253,12 @@ def _descend(
 
     shapes = jax.eval_shape(step_sums, params, jnp.int32(0))[1]
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    steps = jnp.where(client.count > 0, client.steps, 0)
-    return jax.lax.fori_loop(0, steps, body, (params, opt_state, zeros))
+    first, last = (jnp.where(client.count > 0, step, 0) for step in between)
+    return jax.lax.fori_loop(first, last, body, (params, opt_state, zeros))
 
 
-def _check(lr: float, batch_size: int) -> None:
+def check_rates(lr: float, batch_size: int) -> None:
+    """Raises a ValueError for a negative rate or an empty batch."""
     if lr < 0 or batch_size < 1:
         raise ValueError(f"expected lr >= 0 and batch_size >= 1, got {lr} and {batch_size}")
 
@@ -209,10 +267,10 @@ def fedavg(
     loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
 ) -> ClientUpdate:
     """Local optimization that starts afresh every round (McMahan et al. 2017)."""
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, _, sums = _descend(
+        new, _, sums = descend(
             loss_fn, optimizer, batch_size, params, optimizer.init(params),
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
@@ -234,12 +292,12 @@ def fedprox(
     The local objective gains ``mu/2 |w - w_global|^2``, hence its gradient ``mu (w - w_global)``;
     the loss that is reported leaves it out, so that values of ``mu`` can be compared.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
     if mu < 0:
         raise ValueError(f"expected mu >= 0, got {mu}")
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, _, sums = _descend(
+        new, _, sums = descend(
             loss_fn, optimizer, batch_size, params, optimizer.init(params),
             examples, client, key, lr * lr_scale,
             penalty=lambda w: jax.tree.map(lambda a, b: mu * (a - b), w, params),
@@ -257,10 +315,10 @@ def persistent(
     With one client that holds all rows, and a server that adds the delta, this is ordinary
     centralised training, whatever number of steps makes a round.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, opt_state, sums = _descend(
+        new, opt_state, sums = descend(
             loss_fn, optimizer, batch_size, params, client_state,
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
@@ -276,21 +334,17 @@ def local_only(
 
     The comparison that says whether federation helped; ``LocalState.params`` are the models.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        own, opt_state, sums = _descend(
+        own, opt_state, sums = descend(
             loss_fn, optimizer, batch_size, client_state.params, client_state.opt_state,
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
         return optax.tree.zeros_like(params), LocalState(own, opt_state), sums
 
-    return ClientUpdate(lambda params: LocalState(params, optimizer.init(params)), update)
-
-
-CLIENT_UPDATES: dict[str, Callable[..., ClientUpdate]] = {
-    "fedavg": fedavg,
-    "fedprox": fedprox,
-    "persistent": persistent,
-    "local_only": local_only,
-}
+    return ClientUpdate(
+        lambda params: LocalState(params, optimizer.init(params)),
+        update,
+        personal=lambda params, client_state: client_state.params,
+    )

@@ -11,9 +11,13 @@ import numpy as np
 from qoejax.data import table
 from qoejax.data.cohort import cohort
 from qoejax.fed import aggregate, attacks, client
+from qoejax.run.algorithm import PERSONAL
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
+
+WEIGHING = ("weighted_mean", "geometric_median", "norm_bounding")
+"""Aggregators to which a client's weight is more than whether it is there."""
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -42,6 +46,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.server.root_rows is {c.root_rows} with the aggregator {c.aggregator!r}: "
             "expected more than 0 with fltrust, which trusts what it learns from them, else 0"
         )
+    check_messages(config, c.aggregator, config.attack.name)
     least = make_aggregator(config, lambda params, number, key: params).least
     size = config.fed.cohort or config.clients.count
     if size < least:
@@ -49,6 +54,32 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.server.aggregator {c.aggregator!r} needs {least} clients a round to tolerate "
             f"config.server.byzantine={c.byzantine}, but a round has {size}: raise "
             "config.fed.cohort or config.clients.count, or lower config.server.byzantine"
+        )
+
+
+def check_messages(config: ml_collections.ConfigDict, rule: str, attack: str) -> None:
+    """Refuses a rule or an attack that the algorithm's messages or weights leave without sense.
+
+    Raises:
+      RunError: names the key, the reason and what was expected.
+    """
+    name = config.fed.algorithm
+    if config.fed.weight == "qoe" and rule not in WEIGHING:
+        raise RunError(
+            f"config.fed.weight is 'qoe', but the aggregator {rule!r} gives all clients the same "
+            f"weight: expected config.server.aggregator of {', '.join(WEIGHING)}"
+        )
+    if rule == "fltrust" and (name == "scaffold" or name in PERSONAL):
+        raise RunError(
+            f"config.server.aggregator is 'fltrust', but a client of {name} starts from a state "
+            "that the server does not have, so that its root rows give nothing to compare with: "
+            "expected another aggregator, or an algorithm whose clients start from the parameters"
+        )
+    if attack == "free_rider" and name == "scaffold":
+        raise RunError(
+            "config.attack.name is 'free_rider', which sends back the last change of the model, "
+            "but a message of scaffold holds a control variate too: expected another attack or "
+            "algorithm"
         )
 
 

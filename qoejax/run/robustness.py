@@ -19,7 +19,8 @@ from qoejax.data.cohort import cohort
 from qoejax.fed import aggregate, attacks, client, round
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import metrics
-from qoejax.run import build, defence, files, plots
+from qoejax.run import algorithm as algorithms
+from qoejax.run import build, defence, files, participate, plots
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
@@ -62,8 +63,7 @@ def run(
         choose(attacks.ATTACKS, name, "attack.name")
     if not fractions or not rules or names[:1] != ["none"]:
         raise RunError("a grid needs a fraction, a rule, and 'none' as its first attack")
-    if config.fed.cohort:
-        raise RunError(f"config.fed.cohort is {config.fed.cohort}: a grid wants everyone, so 0")
+    _check(config, rules, names)
     workdir = files.writable_folder(workdir, "workdir")
     task = prepare(config)
     grids = [grid(config, task, fraction, rules, names) for fraction in fractions]
@@ -76,6 +76,28 @@ def run(
     return {"workdir": str(workdir), "grids": [summary(one) for one in grids]}
 
 
+def _check(config: ml_collections.ConfigDict, rules: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses what a grid, whose cells are plain rounds of everyone, would leave out."""
+    if config.fed.cohort:
+        raise RunError(f"config.fed.cohort is {config.fed.cohort}: a grid wants everyone, so 0")
+    algorithm = config.fed.algorithm
+    if algorithm in (*algorithms.PERSONAL, "ditto", "centralised", "local_only"):
+        raise RunError(
+            f"config.fed.algorithm is {algorithm!r}, but a grid scores one model that clients "
+            "learn together: expected an algorithm without models of clients' own"
+        )
+    if used := participate.used(config):
+        raise RunError(
+            f"config.participation.{used[0]} is {config.participation[used[0]]!r}, but a grid "
+            f"wants everyone in every round: expected {participate.OFF[used[0]]!r}"
+        )
+    if config.fed.weight == "qoe":
+        raise RunError("config.fed.weight is 'qoe', which no grid covers: expected 'examples'")
+    for rule in rules:
+        for name in names:
+            defence.check_messages(config, rule, name)
+
+
 def prepare(config: ml_collections.ConfigDict) -> Task:
     """Data, clients and model, without any attack."""
     honest = ml_collections.ConfigDict(config.to_dict())
@@ -83,11 +105,11 @@ def prepare(config: ml_collections.ConfigDict) -> Task:
     data = build.data(config)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    update = build.client_update(config, objective.loss_fn)
+    update = algorithms.client_update(config, objective.loss_fn)
     root_delta = None
     if data.root is not None:
         root_delta = defence.make_root_delta(
-            data.root, update, build.schedule(config), **build.local_work(config)
+            data.root, update, algorithms.schedule(config), **algorithms.local_work(config)
         )
     return Task(data, build.population(honest, data), objective, update, root_delta)
 
@@ -164,7 +186,7 @@ def make_cells(
     staged = jax.tree.map(lambda *leaves: jnp.stack(leaves), *poisoned)
     everyone = cohort(
         jnp.arange(len(malicious), dtype=jnp.int32), jnp.asarray(task.population.offset),
-        jnp.asarray(task.population.count), **build.local_work(config),
+        jnp.asarray(task.population.count), **algorithms.local_work(config),
     )  # fmt: skip
     x, label = jnp.asarray(task.data.test.x), jnp.asarray(task.data.test.label)
     triggered = jnp.asarray(attacks.stamp(task.data.test.x))
@@ -175,7 +197,7 @@ def make_cells(
     def cell(rule: jax.Array, attack: jax.Array, examples: Examples) -> Any:
         algorithm = round.Algorithm(
             task.update, switched_rules(rules, rule), build.server_optimizer(config),
-            build.schedule(config), max_norm=config.server.max_norm,
+            algorithms.schedule(config), max_norm=config.server.max_norm,
             adversary=attacks.Adversary(switched_attacks(chosen, attack), malicious),
         )  # fmt: skip
         step = round.make_round(algorithm)

@@ -15,8 +15,10 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed.evaluate import make_evaluator
-from qoejax.run import build, evaluate, files, manifest, report, wired
+from qoejax.fed.judge import by_experience
+from qoejax.run import algorithm, build, evaluate, files, manifest, participate, report, wired
 from qoejax.run.checkpoint import Checkpoints
+from qoejax.run.choices import call
 from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
@@ -44,6 +46,7 @@ class Run(NamedTuple):
     population: build.Population
     objective: Any
     engine: Any
+    fleet: participate.Fleet | None  # simulated devices
     predict: Any  # compiled once: a run evaluates many times
     examples: Examples  # on the device
     key: jax.Array
@@ -56,15 +59,44 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     population = build.population(config, data)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    engine = build.make_engine(
-        config, objective.loss_fn, population.offset, population.count, data.root
-    )
+    engine, fleet = _engine(config, data, population, objective)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
     return Run(
-        config, workdir, data, population, objective, engine, predict, staged,
+        config, workdir, data, population, objective, engine, fleet, predict, staged,
         jax.random.key(config.seed), counts,
     )  # fmt: skip
+
+
+def _engine(
+    config: ml_collections.ConfigDict,
+    data: build.Data,
+    population: build.Population,
+    objective: Any,
+) -> tuple[Any, participate.Fleet | None]:
+    """The engine, once everything that its shapes can rule out is ruled out; and its devices."""
+    x = jax.ShapeDtypeStruct((1, *population.examples.x.shape[1:]), jnp.float32)
+    params = jax.eval_shape(objective.init, jax.random.key(0), x)
+    update = algorithm.client_update(config, objective.loss_fn)
+    algorithm.check_memory(config, update, params, len(population.count))
+    part, fleet = participate.make(
+        config, population.count, update, params, objective.loss_fn, population.examples
+    )
+    if part.schedule is not None:
+        oldest = int(part.schedule.staleness.max())
+        algorithm.check_memory(config, update, params, len(population.count), oldest + 1)
+    weigh = None
+    if data.held_out is not None:
+        weigh = call(
+            by_experience, "fed", predict=objective.predict,
+            held_out=jax.tree.map(jnp.asarray, data.held_out),
+            mos_share=config.fed.mos_share, temperature=config.fed.temperature,
+        )  # fmt: skip
+    engine = build.make_engine(
+        config, objective.loss_fn, population.offset, population.count, data.root,
+        participation=part, weigh=weigh, staleness_power=config.participation.staleness_power,
+    )  # fmt: skip
+    return engine, fleet
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -113,15 +145,28 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     with contextlib.closing(writer), _exchange(run, state.params) as exchange:
         for n in progress(_blocks(run.config, first), run.config.fed.rounds, first):
             state, rows = _block(run, exchange, state, key, n)
+            if run.fleet is not None:
+                for row in rows:
+                    row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
             last = int(rows[-1]["round"])
             if _due(last, run.config.evaluation.every, run.config):
-                rows[-1]["test"] = evaluate.quick(run.predict, state, run.data.test, run.data.spec)
+                rows[-1]["test"] = _quick(run, state)
             for row in rows:
                 writer.write(row)
             if _due(last, run.config.checkpoint.every, run.config):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, _line(rows[-1]))
     return state, time.perf_counter() - start
+
+
+def _simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+    return fleet.row(number, jax.device_get(run.engine.cohort_for(jnp.int32(number), key)))
+
+
+def _quick(run: Run, state: Any) -> dict[str, float]:
+    models = run.engine.models
+    params = state.params if models is None else models(state)
+    return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
 
 
 def _due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
@@ -154,9 +199,9 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
 def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
     return Exchange(
-        clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
-        workers=c.workers, max_norm=run.config.server.max_norm,
-        key_dir=run.workdir / "keys", **_key_files(c),
+        clients=len(run.population.count), signer=c.signer,
+        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers,
+        max_norm=run.config.server.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
 
@@ -206,6 +251,7 @@ def _row(run: Run, number: int, sums: dict[str, Any], seconds: float) -> dict[st
         "mos_rmse": None if mse is None else mse**0.5,
         "clients": int(s["clients"]),
         "refused": int(s["refused"]),
+        "absent": int(s["absent"]),
         "examples": int(s["count"]),
         "seconds": round(seconds, 6),
     }
@@ -234,15 +280,19 @@ def data_report(run: Run) -> dict[str, Any]:
 def _finish(
     run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any]:
-    local = run.config.fed.algorithm == "local_only"
-    params = jax.device_get(state.client_state.params if local else state.params)
+    models = run.engine.models
+    params = jax.device_get(state.params if models is None else models(state))
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
-        build.mos_mean(run.data.train), params, local,
+        build.mos_mean(run.data.train), params, models is not None,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
     result = evaluate.evaluate_model(model, run.data.test, run.data.half_width)
-    files.write_json(run.workdir / "evaluation.json", result.summary)
+    summary = result.summary
+    if run.config.clients.partition == "natural":
+        owner = build.owners(run.population, run.data)
+        summary = summary | {"own_rows": evaluate.own_rows(model, run.data.test, owner)}
+    files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = int(state.round)
     files.write_json(run.workdir / "manifest.json", record)

@@ -234,6 +234,43 @@ def test_an_attack_hits_by_identity_wherever_the_client_sits():
     tiny.close(a.params, b.params)
 
 
+@pytest.mark.parametrize("name", ["scaffold", "fedper", "fednova"])
+def test_a_message_is_corrupted_whatever_its_form(name):
+    """Two parts, a part of the parameters, or a delta of a step: the same as a liar would send."""
+    algorithm = tiny.algorithm(name, loss=tiny.Loss(), optimizer="sgd")
+    who = np.arange(5) == 2
+    adversary = attacks.Adversary(ATTACKS["sign_flip"](3.0), jnp.asarray(who))
+    local_fn, server_fn = round.make_halves(algorithm)
+    attacked_fn = round.make_halves(algorithm._replace(adversary=adversary))[1]
+    state = round.init_state(algorithm, tiny.params(name), 5)
+    cohort, arrived = tiny.cohort(), jnp.ones(5, bool)
+    local = jax.jit(local_fn)(state, tiny.examples(), cohort, tiny.key())
+    lies = jnp.where(jnp.asarray(who), -3.0, 1.0)
+    lied = jax.tree.map(lambda m: m * lies.reshape(-1, *(1,) * (m.ndim - 1)), local.deltas)
+    expected, _ = jax.jit(server_fn)(
+        state, cohort, local._replace(deltas=lied), arrived, tiny.key()
+    )
+    after, _ = jax.jit(attacked_fn)(state, cohort, local, arrived, tiny.key())
+    tiny.equal(after, expected)
+    plain, _ = jax.jit(server_fn)(state, cohort, local, arrived, tiny.key())
+    assert np.any(plain.params["w"] != after.params["w"])
+
+
+def test_a_free_rider_sends_back_only_what_travels():
+    algorithm = tiny.algorithm("fedper", loss=tiny.Loss(), optimizer="sgd")
+    everybody = attacks.Adversary(ATTACKS["free_rider"](), jnp.ones(5, bool))
+    algorithm = algorithm._replace(adversary=everybody)
+    state = round.init_state(algorithm, tiny.params("fedper"), 5)
+    assert state.attack_state["b"] is None
+    lag = state.attack_state | {"w": state.params["w"] - 0.25}
+    server = jax.jit(round.make_halves(algorithm)[1])
+    local = round.Local({"w": jnp.ones((5, 3)), "b": None}, state.client_state, {"n": jnp.ones(5)})
+    after, _ = server(
+        state._replace(attack_state=lag), tiny.cohort(), local, jnp.ones(5, bool), tiny.key()
+    )
+    tiny.close(after.params["w"], state.params["w"] + 0.25)
+
+
 def test_the_attacks_state_is_the_last_model():
     algorithm, step = jitted_round("free_rider", "weighted_mean")
     first = round.init_state(algorithm, tiny.params(), 5)

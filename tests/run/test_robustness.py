@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from qoejax.fed import attacks, client
-from qoejax.run import build, defence, files, robustness
+from qoejax.run import algorithm, build, defence, files, robustness
 from qoejax.run.errors import RunError
 
 from .conftest import tiny_config
+
+SGD = {"optimizer": "sgd", "lr": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,18 @@ from .conftest import tiny_config
         (
             {"attack": {"name": "ipm"}, "fed": {"algorithm": "centralised"}},
             "in centralised training nobody sends anything",
+        ),
+        (
+            {"attack": {"name": "free_rider"}, "fed": {"algorithm": "scaffold"}, "client": SGD},
+            "message of scaffold holds a control variate too",
+        ),
+        (
+            {"server": {"aggregator": "fltrust", "root_rows": 9}, "fed": {"algorithm": "fedrep"}},
+            "'fltrust', but a client of fedrep starts from a state",
+        ),
+        (
+            {"server": {"aggregator": "coordinate_median"}, "fed": {"weight": "qoe"}},
+            "'coordinate_median' gives all clients the same weight: expected config.server",
         ),
     ],
 )
@@ -79,8 +93,10 @@ def test_root_rows_leave_the_clients_and_are_trained_on_like_a_clients(data_dir)
 
     update = client.fedavg(loss, client.sgd(), lr=0.1, batch_size=20)
     config = tiny_config(data_dir, server=server, client={"batch": 20, "schedule": "cosine"})
-    work = build.local_work(config)
-    root_delta = jax.jit(defence.make_root_delta(rows.root, update, build.schedule(config), **work))
+    work = algorithm.local_work(config)
+    root_delta = jax.jit(
+        defence.make_root_delta(rows.root, update, algorithm.schedule(config), **work)
+    )
     params, mean = {"w": jnp.float32(0.5)}, rows.root.x.mean((1, 2))
     slope = float((2 * mean * (mean * 0.5 - 1)).mean())  # one full batch
     for number, rate in ((0, 1.0), (2, 0.5)):  # the schedule's half-way of four rounds
@@ -139,3 +155,23 @@ def test_a_cell_of_the_grid_is_the_run_that_it_stands_for(data_dir, tmp_path):
 def test_a_grid_that_cannot_work_is_refused(tmp_path, fractions, rules, names, words):
     with pytest.raises(RunError, match=words):
         robustness.run(tiny_config("nowhere", **GRID), tmp_path, fractions, rules, names)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"fed": {"algorithm": "ditto"}}, "'ditto', but a grid scores one model"),
+        ({"participation": {"dropout": 0.2}}, r"dropout is 0\.2, but a grid wants everyone"),
+        ({"fed": {"weight": "qoe"}}, "'qoe', which no grid covers"),
+        (
+            {"fed": {"algorithm": "scaffold"}, "client": SGD},
+            "message of scaffold holds a control variate too",
+        ),
+    ],
+)
+def test_a_grid_leaves_nothing_of_its_config_out(tmp_path, sections, words):
+    with pytest.raises(RunError, match=words):
+        robustness.run(
+            tiny_config("nowhere", **(GRID | sections)), tmp_path, [0.2], ["weighted_mean"],
+            ["none", "free_rider"],
+        )  # fmt: skip
