@@ -9,6 +9,8 @@ A key that is not here is refused before anything compiles. Sections:
     fed         rounds, cohorts and what a round is
     client      a client's local optimisation
     server      aggregation and the server's optimizer
+    privacy     noise and budget of differential privacy (docs/privacy.md)
+    compress    how updates are made smaller (docs/compression.md)
     exchange    what travels: nothing, or sealed and signed envelopes
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
@@ -65,7 +67,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 def _federation(c: ml_collections.ConfigDict) -> None:
     c.fed = ml_collections.ConfigDict(
-        {"rounds": 100, "cohort": 0, "algorithm": "fedavg", "weight": "examples", "mu": 0.01}
+        {
+            "rounds": 100,
+            "cohort": 0,  # clients a round; 0 is all
+            "sampling": "uniform",  # of the clients; or "poisson", "cyclic"
+            "algorithm": "fedavg",
+            "weight": "examples",
+            "mu": 0.01,
+        }
     )
     c.client = ml_collections.ConfigDict(
         {
@@ -81,6 +90,24 @@ def _federation(c: ml_collections.ConfigDict) -> None:
     )
     c.server = ml_collections.ConfigDict(
         {"optimizer": "sgd", "lr": 1.0, "aggregator": "weighted_mean"}
+    )
+    c.privacy = ml_collections.ConfigDict(
+        {
+            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl" (DP-FTRL)
+            "clip": 0.0,  # largest norm of a row's gradient, or of a client's delta
+            "noise": 0.0,  # standard deviation over clip
+            "delta": 1e-5,
+            "epsilon": 0.0,  # budget, where a run ends; 0 only keeps account
+            "microbatch": 0,  # rows whose gradients are in memory at once; 0 is a batch
+        }
+    )
+    c.compress = ml_collections.ConfigDict(
+        {
+            "method": "none",  # or "int8", "int4", "top_k", "low_rank"
+            "fraction": 0.05,  # of the numbers that top_k sends
+            "rank": 4,  # of the matrices that low_rank sends
+            "feedback": True,  # clients remember what compression took
+        }
     )
     c.exchange = ml_collections.ConfigDict(
         {

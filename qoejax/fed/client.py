@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed.promotion import lenient, lenient_optimizer
@@ -28,6 +28,16 @@ numerators and denominators of the batch.
 """
 
 
+class Gradient(NamedTuple):
+    """How a step's gradient is made of a client's rows, where a loss and its batches are not it.
+
+    ``fn(params, examples, client, keys, step) -> (gradient, sums)``; ``keys`` are of the batches
+    and of the loss.
+    """
+
+    fn: Callable[..., tuple[Params, Sums]]
+
+
 class ClientUpdate(NamedTuple):
     """A client's algorithm, as two pure functions.
 
@@ -36,11 +46,13 @@ class ClientUpdate(NamedTuple):
     client_state, sums)``: ``client`` is one entry of a ``Cohort`` (scalars), ``key`` belongs to
     that client in that round, ``lr_scale`` multiplies the learning rate, ``delta`` is new minus
     old parameters, and ``sums`` are added over the steps taken. A client without steps or rows
-    has a zero delta, zero sums and an unchanged state.
+    has a zero delta, zero sums and an unchanged state. ``message(params) -> tree`` has the layout
+    of what one client sends, where that is not a delta (``fed.compress``).
     """
 
     init: Callable[[Params], Any]
-    update: Callable[..., tuple[Params, Any, Sums]]
+    update: Callable[..., tuple[Any, Any, Sums]]
+    message: Callable[[Params], Any] = lambda params: params
 
 
 class LocalState(NamedTuple):
@@ -159,14 +171,33 @@ def draw(
     batch_size: int,
 ) -> Examples:
     """A client's batch number ``step``; places that hold no row have weight 0."""
-    index, valid = batch_index(key, client.count, step, batch_size)
+    return rows_of(examples, client, *batch_index(key, client.count, step, batch_size))
+
+
+def rows_of(
+    examples: Examples, client: Cohort, index: Int[Array, " B"], valid: Bool[Array, " B"]
+) -> Examples:
+    """A client's rows by number; those that are not valid have weight 0."""
     rows = client.offset + index
     batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), examples)
     return batch._replace(weight=jnp.where(valid, batch.weight, 0.0))
 
 
+def gradient_of(loss: LossFn | Gradient, batch_size: int) -> Gradient:
+    """The plain gradient of a loss over ``draw``; a ``Gradient`` is returned as it is."""
+    if isinstance(loss, Gradient):
+        return loss
+    gradient = jax.grad(loss, has_aux=True)
+
+    def fn(params, examples, client, keys, step):
+        batch = draw(examples, client, keys[0], step, batch_size)
+        return gradient(params, batch, jax.random.fold_in(keys[1], step))
+
+    return Gradient(fn)
+
+
 def _descend(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     params: Params,
@@ -179,11 +210,10 @@ def _descend(
 ) -> tuple[Params, Any, Sums]:
     """``client.steps`` optimizer steps; ``penalty(params)`` is added to every gradient."""
     order_key, loss_key = jax.random.split(key)
-    gradient = jax.grad(loss_fn, has_aux=True)
+    gradient = gradient_of(loss_fn, batch_size)
 
     def step_sums(params: Params, step: Array) -> tuple[Params, Sums]:
-        batch = draw(examples, client, order_key, step, batch_size)
-        return gradient(params, batch, jax.random.fold_in(loss_key, step))
+        return gradient.fn(params, examples, client, (order_key, loss_key), step)
 
     def body(step: Array, carry: tuple[Params, Any, Sums]) -> tuple[Params, Any, Sums]:
         params, opt_state, sums = carry
@@ -206,7 +236,11 @@ def _check(lr: float, batch_size: int) -> None:
 
 
 def fedavg(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Local optimization that starts afresh every round (McMahan et al. 2017)."""
     _check(lr, batch_size)
@@ -222,7 +256,7 @@ def fedavg(
 
 
 def fedprox(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
     lr: float,
@@ -250,7 +284,11 @@ def fedprox(
 
 
 def persistent(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """FedAvg whose clients keep their optimizer's state from round to round.
 
@@ -270,7 +308,11 @@ def persistent(
 
 
 def local_only(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Every client trains its own parameters, and nothing is shared: the delta is zero.
 

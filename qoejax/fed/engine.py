@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Integer, Key
 
 from qoejax.data.cohort import cohort as make_cohort
-from qoejax.data.cohort import sample
+from qoejax.fed import sampling as samplings
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.client import ClientUpdate
 from qoejax.fed.round import (
@@ -34,7 +34,6 @@ from qoejax.fed.round import (
     in_turn,
     init_state,
     make_halves,
-    round_keys,
 )
 from qoejax.types import Cohort, Examples, Params, Sums
 
@@ -58,6 +57,7 @@ class Engine(NamedTuple):
       block: ``(state, examples, key, rounds) -> (state, metrics [rounds])`` in one dispatch. Takes
         over the buffers of ``state``.
       size: K, padding included.
+      message: ``(params) -> tree`` with the layout of what one client sends.
     """
 
     init: Callable[[Params], ServerState]
@@ -68,6 +68,7 @@ class Engine(NamedTuple):
     server: Callable[..., tuple[ServerState, Sums]]
     block: Callable[..., tuple[ServerState, Sums]]
     size: int
+    message: Callable[[Params], Any]
 
 
 class _Axis(NamedTuple):
@@ -101,6 +102,8 @@ def make_engine(
     epochs: int | None = None,
     steps: int | None = None,
     weight: str = "examples",
+    sampling: str = "uniform",
+    decode: Callable[[Any, Params], Params] | None = None,
     client_axis: str = "turn",
     chunk: int = 4,
     devices: Sequence[Any] | None = None,
@@ -115,11 +118,14 @@ def make_engine(
       schedule: Multiplier of the clients' learning rate as a function of the round.
       offset: First row of each of the P clients in the staged examples.
       count: Rows of each client, at least 1.
-      cohort_size: Clients of a round, sampled uniformly without replacement.
+      cohort_size: Clients of a round; their expected number where ``sampling`` is "poisson".
       batch_size: Rows of a local step.
       epochs: Local epochs, or
       steps: local steps; exactly one of the two.
       weight: A client's weight: its number of rows ("examples"), or 1 ("uniform").
+      sampling: Of the clients: "uniform" without replacement, "poisson" (each by its own coin), or
+        "cyclic" (fixed groups in turn).
+      decode: See ``round.Algorithm``.
       client_axis: "turn", "chunk" or "shard".
       chunk: Clients at once, for "chunk".
       devices: Devices of the mesh, for "shard"; all by default.
@@ -128,15 +134,19 @@ def make_engine(
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
     """
-    _check(offset, count, cohort_size, epochs, steps, weight)
+    _check(offset, count, cohort_size, epochs, steps, weight, sampling)
     axis = _axis(client_axis, chunk, devices)
-    piece = _piece(slice_size, cohort_size, axis.multiple)
-    size = piece * -(-cohort_size // piece)
+    room = samplings.room(sampling, len(count), cohort_size)
+    piece = _piece(slice_size, room, axis.multiple)
+    size = piece * -(-room // piece)
+    choose = functools.partial(
+        samplings.SAMPLINGS[sampling], population=len(count), expected=cohort_size, room=room
+    )
     cohort_for = _cohorts(
-        offset, count, cohort_size, size, axis.arrange,
+        offset, count, choose, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
     )  # fmt: skip
-    algorithm = Algorithm(client_update, aggregator, server_opt, schedule)
+    algorithm = Algorithm(client_update, aggregator, server_opt, schedule, decode)
     local_fn, server_fn = make_halves(algorithm, axis.for_each)
     finish = _finish(server_fn, axis)
     local, server = _apart(local_fn, finish, axis)
@@ -149,6 +159,7 @@ def make_engine(
         server=server,
         block=_fused(local_fn, finish, cohort_for, axis),
         size=size,
+        message=client_update.message,
     )
 
 
@@ -173,19 +184,17 @@ def _slices(cohort: Cohort, piece: int) -> list[Cohort]:
 def _cohorts(
     offset: Any,
     count: Any,
-    cohort_size: int,
+    choose: Callable[[Array, Array], Array],
     size: int,
     arrange: Callable[[Cohort], Cohort],
     **work: Any,
 ) -> Callable[..., Cohort]:
-    """``cohort_for``: everyone in order, or a sample that depends on key and round."""
+    """``cohort_for``: those that ``choose`` names by key and round, and padding."""
     offset, count = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
 
     def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
-        ids = jnp.arange(cohort_size, dtype=jnp.int32)
-        if cohort_size < len(count):
-            ids = sample(round_keys(key, number).cohort, len(count), cohort_size)
-        ids = jnp.pad(ids, (0, size - cohort_size), constant_values=-1)
+        ids = choose(key, number)
+        ids = jnp.pad(ids, (0, size - ids.shape[0]), constant_values=-1)
         return arrange(make_cohort(ids, offset, count, **work))
 
     return cohort_for
@@ -335,6 +344,7 @@ def _check(
     epochs: int | None,
     steps: int | None,
     weight: str,
+    sampling: str = "uniform",
 ) -> None:
     if offset.shape != count.shape or offset.ndim != 1:
         raise ValueError(
@@ -348,3 +358,6 @@ def _check(
         raise ValueError(f"expected epochs or steps, at least 1, got {epochs} and {steps}")
     if weight not in ("examples", "uniform"):
         raise ValueError(f"weight is {weight!r}: expected examples or uniform")
+    if sampling not in samplings.SAMPLINGS:
+        names = ", ".join(samplings.SAMPLINGS)
+        raise ValueError(f"sampling is {sampling!r}: expected one of {names}")

@@ -14,10 +14,11 @@ import numpy as np
 
 from qoejax.data import load, partition, preprocess, split, table
 from qoejax.data.cohort import stage
-from qoejax.fed import aggregate, client, engine, server
+from qoejax.fed import aggregate, client, compress, engine, sampling, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
+from qoejax.run import privacy
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -108,16 +109,24 @@ def check(config: ml_collections.ConfigDict) -> None:
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
     choose(NETS, config.model.net, "model.net")
+    choose(sampling.SAMPLINGS, config.fed.sampling, "fed.sampling")
+    if config.compress.method != "none":
+        choose(compress.COMPRESSORS, config.compress.method, "compress.method")
+    privacy.check(config)
     if config.fed.cohort > config.clients.count:
         raise RunError(
             f"config.fed.cohort is {config.fed.cohort}: expected at most config.clients.count "
             f"({config.clients.count}), or 0 for all"
         )
-    if config.exchange.mode != "none" and config.fed.algorithm in ("centralised", "local_only"):
-        raise RunError(
-            f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
-            "training exchanges nothing: expected 'none'"
-        )
+    for key, value in (
+        ("exchange.mode", config.exchange.mode),
+        ("compress.method", config.compress.method),
+    ):
+        if value != "none" and config.fed.algorithm in ("centralised", "local_only"):
+            raise RunError(
+                f"config.{key} is {value!r}, but {config.fed.algorithm} "
+                "training exchanges nothing: expected 'none'"
+            )
 
 
 def dataset(config: ml_collections.ConfigDict) -> Any:
@@ -238,11 +247,23 @@ def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.Cli
     c = config.client
     make_optimizer = choose(client.OPTIMIZERS, c.optimizer, "client.optimizer")
     extra = {"mu": config.fed.mu} if name == "fedprox" else {}
-    return call(
-        client.CLIENT_UPDATES[name], "client", loss_fn=loss_fn,
+    update = call(
+        client.CLIENT_UPDATES[name], "client", loss_fn=privacy.gradient(config, loss_fn),
         optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
         lr=c.lr, batch_size=c.batch, **extra,
     )  # fmt: skip
+    smaller = compressor(config)
+    return update if smaller is None else compress.compressed(update, smaller)
+
+
+def compressor(config: ml_collections.ConfigDict) -> compress.Compressor | None:
+    """What makes a client's message smaller, or None."""
+    c = config.compress
+    if c.method == "none":
+        return None
+    make = choose(compress.COMPRESSORS, c.method, "compress.method")
+    plain = call(make, "compress", fraction=c.fraction, rank=c.rank)
+    return compress.with_feedback(plain) if c.feedback else plain
 
 
 def make_engine(
@@ -252,15 +273,18 @@ def make_engine(
     c = config
     make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
     make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
+    plain = choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")()
+    smaller = compressor(c)
     return call(
         engine.make_engine, "perf",
         client_update=client_update(c, loss_fn),
-        aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
+        aggregator=privacy.aggregator(c, len(count), plain),
         server_opt=make_server(c.server.lr),
         schedule=call(make_schedule, "client.schedule", rounds=c.fed.rounds),
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
         batch_size=c.client.batch, weight=c.fed.weight,
+        sampling=c.fed.sampling, decode=smaller and smaller.decode,
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
     )  # fmt: skip
 
