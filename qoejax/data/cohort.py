@@ -85,7 +85,7 @@ def cyclic(
     return jnp.where(place < population, permute(key, place, population), -1)
 
 
-def places(expected: float, multiple: int = 1) -> int:
+def places(expected: float | int, multiple: int = 1) -> int:
     """Places that a Poisson draw of ``expected`` records fits in but for chance ``OVERFLOW``."""
     size = int(scipy.stats.poisson.isf(OVERFLOW, expected)) + 1
     return -(-size // multiple) * multiple

@@ -114,10 +114,10 @@ def noise_for(
 ) -> float:
     """The noise multiplier, to ``tolerance``, with which ``steps`` releases cost ``budget``."""
 
-    def releases(noise: float) -> dp_accounting.DpEvent:
+    def releases(noise: float | int) -> dp_accounting.DpEvent:
         if noise == 0:
             return dp_accounting.NonPrivateDpEvent()
-        return dp_accounting.SelfComposedDpEvent(event(noise, rate), steps)
+        return dp_accounting.SelfComposedDpEvent(event(float(noise), rate), steps)
 
     found = dp_accounting.calibrate_dp_mechanism(
         lambda: pld.PLDAccountant(RELATION, value_discretization_interval=INTERVAL),
