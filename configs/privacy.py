@@ -33,7 +33,7 @@ def get_config(variant: str = "example") -> ml_collections.ConfigDict:
         c.clients.update(partition="iid", count=5)
         c.client.update(epochs=5, batch=50, lr=0.2)
         c.fed.rounds = 20
-        c.privacy.microbatch = 0
+        c.privacy.update(noise=4.0, microbatch=0)
     elif variant != "example":
         raise ValueError(
             f"unknown variant {variant!r}: expected one of example, user, ftrl, overfit"

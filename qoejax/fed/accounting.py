@@ -77,6 +77,21 @@ def skellam(steps: int, length: float, variance: float, size: int, delta: float)
     return _converted(steps * (gaussian + rest), delta)
 
 
+def moves(
+    coefficients: Float[np.ndarray, " b"], rounds: int, groups: int
+) -> Float[np.ndarray, " R"]:
+    """How far 1, 2, ... R rounds of a matrix mechanism move when one client becomes null.
+
+    In units of the bound, for clients that come once in ``groups`` rounds. C is lower-triangular
+    Toeplitz with these ``coefficients``, positive and falling, so the client of the first round
+    moves it most (Kalinin & Lampert 2024, theorem 2). With fresh noise of ``noise`` times the
+    bound, n rounds together are one ``event(noise / moves[n - 1])``.
+    """
+    turns = np.arange(rounds) % groups == 0
+    each = np.convolve(turns, np.asarray(coefficients, np.float64))[:rounds]
+    return np.sqrt(np.cumsum(each**2))
+
+
 def worst(
     steps: Int[np.ndarray, " P"], noise: float, rate: Float[np.ndarray, " P"], delta: float
 ) -> float:

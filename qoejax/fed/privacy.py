@@ -135,18 +135,6 @@ def noising(coefficients: Float[Array, " b"]) -> streaming_matrix.StreamingMatri
     return lenient(toeplitz.inverse_as_streaming_matrix)(coefficients)
 
 
-def sensitivity(coefficients: Float[Array, " b"], rounds: int, groups: int) -> float:
-    """How far C times the deltas of ``rounds`` rounds moves when one client becomes null.
-
-    In units of ``clip``, for clients that are asked once in ``groups`` rounds. With fresh noise
-    of ``noise * clip`` the rounds together are one ``accounting.event(noise / sensitivity)``.
-    """
-    square = lenient(toeplitz.minsep_sensitivity_squared)(
-        coefficients, groups, -(-rounds // groups), rounds
-    )
-    return float(jnp.sqrt(square))
-
-
 def _check(clip: float, noise: float) -> None:
     if not clip > 0:
         raise ValueError(f"clip is {clip}: noise hides nothing without a bound, expected above 0")

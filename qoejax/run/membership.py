@@ -128,7 +128,7 @@ def train_shadows(config: ml_collections.ConfigDict, data: build.Data, models: i
     scores, right = [], []
     for m, _ in enumerate(progress([1] * models, models, 0, "model")):
         own = jax.random.fold_in(key, 2 + m)
-        staged = engine.place(jax.tree.map(lambda leaf: jnp.asarray(leaf[member[m]]), rows))
+        staged = engine.place(jax.tree.map(lambda leaf, m=m: jnp.asarray(leaf[member[m]]), rows))
         state = engine.init(objective.init(jax.random.fold_in(own, 0), staged.x[:1]))
         # The cohorts that were priced: one key for all models draws them.
         state, _ = engine.block(state, staged, jax.random.fold_in(key, 1), ledger.rounds)

@@ -211,13 +211,12 @@ def _ftrl_cost(
     config: ml_collections.ConfigDict, engine: Engine, key: jax.Array, count: np.ndarray
 ) -> tuple[Callable[[int], float], dict[str, Any]]:
     p, groups = config.privacy, _groups(config, len(count))
-    coefficients = _coefficients(config, len(count))
+    moves = accounting.moves(
+        np.asarray(_coefficients(config, len(count))), config.fed.rounds, groups
+    )
 
     def cost(rounds: int) -> float:
-        if rounds == 0:
-            return 0.0
-        moved = privacy.sensitivity(coefficients, rounds, groups)
-        return accounting.epsilon(1, p.noise / moved, 1.0, p.delta)
+        return accounting.epsilon(min(rounds, 1), p.noise / moves[rounds - 1], 1.0, p.delta)
 
     return cost, {
         "unit": "one client with all its rows",

@@ -1,11 +1,14 @@
 """Epsilon against dp-accounting's own figures, closed forms, and published values."""
 
 import dp_accounting
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
 from dp_accounting import pld, rdp
+from jax_privacy.matrix_factorization import toeplitz
 
 from qoejax.fed import accounting
 
@@ -91,6 +94,22 @@ def test_noise_for_a_budget_meets_it():
     noise = accounting.noise_for(2.0, 100, 0.1, DELTA)
     assert accounting.epsilon(100, noise, 0.1, DELTA) <= 2.0
     assert accounting.epsilon(100, noise - 0.01, 0.1, DELTA) > 2.0
+
+
+@pytest.mark.parametrize(("rounds", "groups"), [(7, 3), (6, 3), (5, 1), (2, 4)])
+def test_moves_are_the_longest_of_the_strategy(rounds, groups):
+    """All starts of a client that comes every ``groups`` rounds, by brute force; jax-privacy's."""
+    coefficients = np.array([1.0, 0.5, 0.375, 0.3125])[: min(groups, rounds)]
+    found = accounting.moves(coefficients, rounds, groups)
+    for n in range(1, rounds + 1):
+        strategy = sum(c * np.eye(n, k=-i) for i, c in enumerate(coefficients))
+        starts = [(np.arange(n) - start) % groups == 0 for start in range(groups)]
+        assert found[n - 1] == pytest.approx(max(np.linalg.norm(strategy @ s) for s in starts))
+    with jax.numpy_dtype_promotion("standard"):
+        square = toeplitz.minsep_sensitivity_squared(
+            jnp.asarray(coefficients, jnp.float32), groups, -(-rounds // groups), rounds
+        )
+    assert found[-1] ** 2 == pytest.approx(float(square), rel=1e-5)
 
 
 def test_skellam_approaches_the_gaussian_on_a_fine_grid():

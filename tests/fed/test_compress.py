@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qoejax.fed import client, compress, round, server
 from qoejax.fed.aggregate import AGGREGATORS
@@ -102,9 +100,10 @@ def test_contract_feedback_telescopes(name):
 # Quantisation.
 
 
-@given(st.integers(1, 11), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_packing_is_dense_and_reversible(bits, count, seed):
-    codes = np.random.default_rng(seed).integers(0, 2**bits, count).astype(np.uint32)
+@pytest.mark.parametrize(("bits", "count"), [(1, 9), (4, 7), (8, 5), (9, 40), (17, 3)])
+def test_packing_is_dense_and_reversible(bits, count):
+    codes = RNG.integers(0, 2**bits, count).astype(np.uint32)
+    codes[:2] = 0, 2**bits - 1
     packed = compress.pack(jnp.asarray(codes), bits)
     assert packed.nbytes == -(-count * bits // 8)
     np.testing.assert_array_equal(compress.unpack(packed, bits, count), codes)
@@ -148,7 +147,7 @@ def test_top_k_keeps_the_largest_to_the_bit():
     delta = delta_of()
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(delta)])
     out = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(sent("top_k", delta))])
-    kept = round(0.2 * flat.size)
+    kept = int(0.2 * flat.size + 0.5)
     largest = np.argsort(-np.abs(flat))[:kept]
     expected = np.zeros_like(flat)
     expected[largest] = flat[largest]

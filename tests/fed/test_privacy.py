@@ -207,21 +207,6 @@ def test_noise_is_that_of_the_inverse_strategy(bands, rounds):
         assert raw[0, 1] < -0.1  # neighbours cancel: sums have less noise
 
 
-@pytest.mark.parametrize(("rounds", "groups"), [(7, 3), (6, 3), (5, 1), (2, 4)])
-def test_sensitivity_is_the_longest_move_of_the_strategy(rounds, groups):
-    """All starts of a client that comes every ``groups`` rounds, by brute force."""
-    coefficients = privacy.square_root(min(groups, rounds))
-    strategy = np.zeros((rounds, rounds))
-    for i, c in enumerate(np.asarray(coefficients)):
-        strategy += c * np.eye(rounds, k=-i)
-    moves = [
-        np.linalg.norm(strategy @ ((np.arange(rounds) - start) % groups == 0))
-        for start in range(groups)
-    ]
-    found = privacy.sensitivity(coefficients, rounds, groups)
-    assert found == pytest.approx(max(moves), rel=1e-5)
-
-
 @pytest.mark.parametrize(("clip", "noise"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
 def test_no_bound_or_no_noise_is_refused(clip, noise):
     with pytest.raises(ValueError, match="above 0"):
