@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
+FUZZ_SECONDS ?= 60
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check bench lock clean
+.PHONY: help quickstart test test-all check bench fuzz lock clean
 
 help:
-	@echo "make quickstart | test | test-all | check | bench | lock | clean"
+	@echo "make quickstart | test | test-all | check | bench | fuzz | lock | clean"
 
 .venv/.runtime: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "qoejax needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -39,6 +40,13 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
+	$(BIN)/python -m experiments.bench.prepare --rows=1000000
+
+fuzz: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	set -e; for target in tests/fuzz/*_target.py; do \
+	  echo $$target; $(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 lock: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -36,6 +36,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "scale": "quantile",
             "features": 40,  # budget of the mutual-information filter; 0 keeps all that vary
             "max_levels": 32,
+            "view": "",  # "shared": the few quantities that several datasets have, benign or attack
+            "split": "prepared",  # or "random", "group", "blocked", "leave_out"
+            "test_fraction": 0.2,  # of "random", "group" and "blocked"
+            "within": "class",  # "blocked" cuts the rows of each "class" or "group", or "all" rows
+            "order": "",  # "blocked": column that tells the time; "" is the order of preparation
+            "blocks": 10,  # "blocked": blocks that each part is cut into
+            "gap": 50,  # "blocked": rows dropped on either side of a border
+            "leave_out": (),  # "leave_out": attacks without training rows
             "max_rows": 0,  # 0 keeps all; otherwise a seeded sample of the training rows
         }
     )

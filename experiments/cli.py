@@ -16,8 +16,15 @@ def fail(message: str, code: int = 1) -> None:
     sys.exit(code)
 
 
-def run(command: Callable[[], dict[str, Any]]) -> None:
-    """Runs a command: its result is printed as one line of JSON."""
+def run(
+    command: Callable[[], dict[str, Any]],
+    failed: Callable[[dict[str, Any]], str] = lambda result: "",
+) -> None:
+    """Runs a command: its result is printed as one line of JSON.
+
+    ``failed`` may find that a result is one to fail on: the sentence it returns is then said, and
+    the exit code is 1.
+    """
     _logs()
 
     def main(argv: list[str]) -> None:
@@ -38,6 +45,8 @@ def run(command: Callable[[], dict[str, Any]]) -> None:
             fail("interrupted; run the same command again to go on", 130)
         else:
             print(files.dumps(result), flush=True)
+            if message := failed(result):
+                fail(message)
 
     try:
         app.run(main, flags_parser=_parse)

@@ -2,6 +2,9 @@
 
 python -m experiments.evaluate --workdir=runs/ton
 python -m experiments.evaluate --workdir=runs/ton --input=rows.csv.gz --dataset=ton_iot/10class
+python -m experiments.evaluate --workdir=runs/shared --dataset=ciciot2023/merged_binary
+
+The last tries a model of the shared view (config.data.view) on another prepared dataset.
 """
 
 import pathlib
@@ -13,7 +16,10 @@ from experiments import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.", required=True)
 _INPUT = flags.DEFINE_string("input", None, "Raw rows: .csv, .csv.gz or .parquet.")
-_DATASET = flags.DEFINE_string("dataset", None, "Dataset and config whose form --input has.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Dataset and config: that --input has the form of, or to try the model on."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the other dataset lies prepared.")
 
 
 def main() -> dict[str, Any]:
@@ -23,8 +29,14 @@ def main() -> dict[str, Any]:
 
     trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     if _INPUT.value is None:
-        result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
-        return {"workdir": _WORKDIR.value, "dataset": trained.spec.dataset, **result.summary}
+        name = _DATASET.value or trained.spec.dataset
+        if name == trained.spec.dataset:
+            result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
+        else:
+            result = evaluate.evaluate_model(
+                trained, evaluate.other_rows(trained, name, _DATA_DIR.value)
+            )
+        return {"workdir": _WORKDIR.value, "dataset": name, **result.summary}
     if _DATASET.value is None:
         raise RunError("--input needs --dataset=NAME/CONFIG: the form that the file has")
     return evaluate.evaluate_file(trained, pathlib.Path(str(_INPUT.value)), _DATASET.value)

@@ -23,7 +23,7 @@ _DATASET = flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.", required
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of the dataset's own files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared datasets live (TFDS' default).")
 _COUNT = flags.DEFINE_bool(
-    "count_duplicates", True, "Count duplicates and conflicts; loads a whole split at a time."
+    "count_duplicates", True, "Count duplicates and conflicts; reads all rows once more."
 )
 
 
@@ -42,6 +42,8 @@ def main() -> dict[str, Any]:
     for split, classes in counts.items():
         if empty := [name for name, rows in classes.items() if not rows]:
             print(f"note: {split} has no rows of {', '.join(empty)}", file=sys.stderr)
+    for note in metadata.get("notes", []):
+        print(f"note: {note}", file=sys.stderr)
     result = {
         "dataset": metadata["spec"]["dataset"],
         "path": str(prepared.data_path),
@@ -50,6 +52,8 @@ def main() -> dict[str, Any]:
         "dropped": metadata.get("dropped", {}),
         "absent_columns": metadata.get("absent_columns", []),
     }
+    if "usable_windows" in metadata:
+        result["usable_windows"] = metadata["usable_windows"]
     if _COUNT.value:
         reports = {name: _equal_rows(prepared, name) for name in counts}
         for key, field in (("duplicates", "duplicates"), ("conflicts", "conflict_rows")):
@@ -61,13 +65,16 @@ def _equal_rows(prepared: Any, name: str) -> Any:
     """Duplicates and label conflicts of a split, on the columns that a model sees by default."""
     import numpy as np
 
-    from qoejax.data import load, split, table
+    from qoejax.data import duplicates, load, table
 
-    spec, rows = load.table(prepared, name)
+    spec = table.spec_from_json(prepared.info.metadata["spec"])
     seen = set(table.retained(spec))
     columns = [i for i, c in enumerate(spec.columns) if c.name in seen]
-    flat = np.ascontiguousarray(rows.x[:, :, columns]).reshape(len(rows.label), -1)
-    return split.clean(flat, rows.label)[1]
+    chunks = (
+        (np.ascontiguousarray(rows.x[:, :, columns]).reshape(len(rows.label), -1), rows.label)
+        for rows in load.tables(prepared, name)
+    )
+    return duplicates.count(prepared.info.metadata["rows"][name], chunks)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def numbers(
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if _is_text(array.type):
-        texts, inverse = _uniques(array)
+        texts, inverse = uniques(array)
         absent = np.array([t.strip() in ("", "-") for t in texts], bool)
         values = np.array([parse(t) for t in texts], np.float64)
         if absent_is_zero:
@@ -113,11 +113,11 @@ def texts(
     array: pa.Array, canonical: Callable[[str], str] = canonical
 ) -> tuple[list[str], Int32[np.ndarray, " n"]]:
     """Canonical texts that occur in a column, and the index of each row's text among them."""
-    values, inverse = _uniques(array)
+    values, inverse = uniques(array)
     return [canonical(v) for v in values], inverse
 
 
-def _uniques(array: pa.Array) -> tuple[list[str], Int32[np.ndarray, " n"]]:
+def uniques(array: pa.Array) -> tuple[list[str], Int32[np.ndarray, " n"]]:
     """Distinct cells as text ("" for null; undecodable bytes replaced), and each row's index."""
     if not _is_text(array.type):
         array = array.cast(pa.string())

@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from qoejax.data import raw
+from qoejax.data import rated, raw, windowed
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
-from qoejax.data.table import Spec, Table, spec_from_json, take
+from qoejax.data.schema import ton_iot_windows
+from qoejax.data.table import Spec, Table, make_table, spec_from_json, take
 
 Raw = tuple[Table, Any, dict[str, np.ndarray]]
 Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {
+    "human_qoe": rated.read_rated,
+    **{f"ton_iot/{config}": windowed.read_windows for config in ton_iot_windows.CONFIGS},
+}
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or
 "NAME/CONFIG"."""
 
-READ_BLOCKS = 64  # Blocks fetched per call: large enough to stream, small beside the result.
+READ_BYTES = 1 << 24  # Fetched per call: as quick as more, and small in memory.
 
 
 def builder(
@@ -147,13 +151,34 @@ def table(prepared: PackedBuilder, split: str) -> tuple[Spec, Table]:
     return spec, out
 
 
+def tables(prepared: PackedBuilder, split: str) -> Iterator[Table]:
+    """All rows of a split, some thousands at a time, in order.
+
+    Raises:
+      DataError: as ``table``.
+    """
+    for block in _read_blocks(prepared, split):
+        yield make_table(
+            block["x"],
+            block["label"].astype(np.int32),
+            block["group"],
+            block.get("mos"),
+            block.get("mos_mask"),
+        )
+
+
 def _read_blocks(prepared: PackedBuilder, split: str) -> Any:
     """The blocks of a split, in order."""
     try:
         source = prepared.as_data_source(split=split)
-        for start in range(0, len(source), READ_BLOCKS):
-            stop = min(start + READ_BLOCKS, len(source))
-            yield from source.__getitems__(list(range(start, stop)))
+        # A block at first, to see how large blocks are.
+        start, many = 0, 1
+        while start < len(source):
+            stop = min(start + many, len(source))
+            read = source.__getitems__(list(range(start, stop)))
+            many = max(1, READ_BYTES // read[0]["x"].nbytes)
+            yield from read
+            start = stop
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as e:
         raise DataError(f"{prepared.data_path}: cannot read split {split!r} ({e}).") from e
 

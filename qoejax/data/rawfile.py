@@ -5,9 +5,11 @@ matter. A CSV file is read with numbers parsed by pyarrow; where a cell cannot b
 is read again from that block on with all cells as bytes, and each cell is judged on its own.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
+import io
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,8 +68,9 @@ def open_raw(path: pathlib.Path) -> RawFile:
 
 
 def _csv_header(path: pathlib.Path, head: bytes) -> RawFile:
+    head = head.removeprefix(b"\xef\xbb\xbf")
     _refuse_other_formats(path, head)
-    lines = head.removeprefix(b"\xef\xbb\xbf").splitlines()
+    lines = head.splitlines()
     at = next(i for i, line in enumerate(lines) if line.strip())
     names = next(csv.reader([lines[at].decode("utf-8", errors="replace")], skipinitialspace=True))
     names = tuple(name.strip() for name in names)
@@ -182,7 +185,8 @@ def _csv(
             size = max(1, raw.size())
             stream = pa.CompressedInputStream(raw, "gzip") if _is_gzip(file.path) else raw
             try:
-                for i, batch in enumerate(_reader(stream, file, positions, kinds, texts, skipped)):
+                source = _Utf8(stream)
+                for i, batch in enumerate(_reader(source, file, positions, kinds, texts, skipped)):
                     if i >= emitted:
                         yield batch, raw.tell() / size
                         emitted = i + 1
@@ -190,6 +194,29 @@ def _csv(
             except pa.ArrowInvalid:
                 if lenient:
                     raise
+
+
+class _Utf8(io.RawIOBase):
+    """A stream of valid UTF-8: every byte that is not part of any becomes "?".
+
+    pyarrow reports a row of another width as text; one that cannot be decoded would go uncounted.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+
+    def readable(self) -> bool:
+        """As all files that are read from."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes (three fewer are read: the decoder may hold as many); b"" ends."""
+        while True:
+            new = self._stream.read(max(1, size - 3)) if size >= 0 else self._stream.read()
+            text = self._decode(new, not new)
+            if text or not new:
+                return text.encode("utf-8", errors="replace")
 
 
 def _is_gzip(path: pathlib.Path) -> bool:

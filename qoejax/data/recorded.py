@@ -151,14 +151,7 @@ class _Preparation:
         for label, count in tally.no_clock.items():
             name = self._spec.label_names[label]
             self._no_clock[name] = self._no_clock.get(name, 0) + count
-        self._entries.append(
-            {
-                "path": file.path.relative_to(self._manual_dir).as_posix(),
-                "sha256": rawfile.sha256(file.path),
-                "rows": tally.rows,
-                "dropped": tally.summary(),
-            }
-        )
+        self._entries.append(entry(file, self._manual_dir, tally))
 
     def _finish(self) -> tuple[Spec, dict[str, Any]]:
         schema = self._level.schema
@@ -179,6 +172,16 @@ class _Preparation:
             "rows_without_time": self._no_clock,
             "rows_moved_to_train": self._moved,
         }
+
+
+def entry(file: rawfile.RawFile, manual_dir: pathlib.Path, tally: records.Tally) -> dict[str, Any]:
+    """What the metadata say of a file that has been read."""
+    return {
+        "path": file.path.relative_to(manual_dir).as_posix(),
+        "sha256": rawfile.sha256(file.path),
+        "rows": tally.rows,
+        "dropped": tally.summary(),
+    }
 
 
 def check_file(path: pathlib.Path, tally: records.Tally, level: Level) -> None:

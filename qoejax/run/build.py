@@ -12,13 +12,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from qoejax.data import load, partition, preprocess, split, table
+from qoejax.data import partition, preprocess, rated, table
 from qoejax.data.cohort import stage
 from qoejax.fed import aggregate, client, compress, engine, sampling, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import privacy
+from qoejax.run import privacy, tables
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -36,6 +36,7 @@ class Data(NamedTuple):
     test: Examples
     group: np.ndarray  # natural client of every training row
     report: dict[str, Any]
+    half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
 
 
 class Population(NamedTuple):
@@ -106,6 +107,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.client.steps <= 0 and config.client.epochs <= 0:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
+    tables.check(config)
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
     choose(NETS, config.model.net, "model.net")
@@ -129,47 +131,29 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def dataset(config: ml_collections.ConfigDict) -> Any:
-    """The prepared TFDS builder that ``config.data`` names."""
-    return load.builder(config.data.name, config.data.dir or None, config.data.manual_dir or None)
-
-
 def data(config: ml_collections.ConfigDict) -> Data:
     """Reads, cleans and scales both splits; statistics come from training rows only."""
     d = config.data
-    builder = dataset(config)
-    spec, train = load.table(builder, "train")
-    _, test = load.table(builder, "test")
-    keep, train_report = clean(config, spec, train)
-    train = table.take(train, keep)
-    keep, test_report = clean(config, spec, test)
-    test = table.take(test, keep)
+    spec, train, test, report = tables.tables(config)
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
-    stats = preprocess.fit(
+    stats = statistics(config, spec, train)
+    return Data(
+        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
+        rated.half_width(spec, test),
+    )  # fmt: skip
+
+
+def statistics(
+    config: ml_collections.ConfigDict, spec: table.Spec, train: table.Table
+) -> preprocess.Stats:
+    """What of the training rows becomes which feature."""
+    d = config.data
+    return preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
-    report = {"train": train_report._asdict(), "test": test_report._asdict()}
-    return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report
-    )
-
-
-def clean(
-    config: ml_collections.ConfigDict, spec: table.Spec, rows: table.Table
-) -> tuple[np.ndarray, split.CleanReport]:
-    """Indices of the rows that stay when duplicates and label conflicts go, and the report.
-
-    Both are judged on the columns that the model sees. Where people rated, equal rows are different
-    opinions: all stay.
-    """
-    d = config.data
-    retained = preprocess.retained(spec, keep=tuple(d.keep), drop=tuple(d.drop))
-    flat = np.ascontiguousarray(rows.x[:, :, retained]).reshape(len(rows.label), -1)
-    keep, report = split.clean(flat, rows.label)
-    return (np.arange(len(rows.label)) if spec.human else keep), report
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:

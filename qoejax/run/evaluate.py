@@ -1,6 +1,7 @@
 """Metrics of a trained model, on its test split or on rows of a file."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +10,12 @@ import numpy as np
 import scipy.special
 
 from qoejax.data import load, table
+from qoejax.data import rated as ratings
 from qoejax.data.errors import DataError
 from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import build, model
+from qoejax.run import build, model, tables
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -49,7 +51,8 @@ def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[st
 def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, float]:
     probability, mos = probabilities(out)
     s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
-    scores = {k: s[k] for k in ("accuracy", "macro_f1")}
+    several = len(spec.label_names) > 1
+    scores = {k: s[k] for k in ("accuracy", "macro_f1")} if several else {}
     if rows.mos_mask.any():
         scores["mos_plcc"] = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
     return scores
@@ -61,13 +64,16 @@ def unstack(tree: Any) -> list[Any]:
     return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(count)]
 
 
-def evaluate_model(trained: model.Model, rows: Examples) -> Result:
+def evaluate_model(
+    trained: model.Model, rows: Examples, half_width: np.ndarray | None = None
+) -> Result:
     """All metrics of DESIGN's ``evaluate`` on rows that are already scaled.
 
-    A stacked (local-only) model is scored client by client: the summary holds the mean over
-    clients, and the spread under ``clients``; arrays are those of the median client.
+    ``half_width`` [N] is of the scores' 95 % intervals, where the data has them. A stacked
+    (local-only) model is scored client by client: the summary holds the mean over clients, and the
+    spread under ``clients``; arrays are those of the median client.
     """
-    return _judge(trained, _outputs(trained, rows), rows)
+    return _judge(trained, _outputs(trained, rows), rows, half_width)
 
 
 def _outputs(trained: model.Model, rows: Examples) -> list[dict[str, Any]]:
@@ -77,32 +83,62 @@ def _outputs(trained: model.Model, rows: Examples) -> list[dict[str, Any]]:
     return [jax.device_get(predict(params, rows.x)) for params in models]
 
 
-def _judge(trained: model.Model, outputs: list[dict[str, Any]], rows: Examples) -> Result:
-    results = [_result(trained, out, rows) for out in outputs]
+def _judge(
+    trained: model.Model,
+    outputs: list[dict[str, Any]],
+    rows: Examples,
+    half_width: np.ndarray | None = None,
+) -> Result:
+    results = [_result(trained, out, rows, half_width) for out in outputs]
     if not trained.stacked:
         return results[0]
-    f1 = np.array([r.summary["macro_f1"] for r in results])
-    median = results[int(np.argsort(f1)[len(f1) // 2])]
+    figure, values = _spread(results, trained.spec)
+    median = results[int(np.argsort(values)[len(values) // 2])]
     means = {
         k: float(np.mean([r.summary[k] for r in results]))
         for k, v in median.summary.items()
         if isinstance(v, float)
     }
-    clients = {"macro_f1": f1, "worst": f1.min(), "best": f1.max()}
+    clients = {figure: values, "worst": values.min(), "best": values.max()}
     return median._replace(summary={**median.summary, **means, "clients": clients})
 
 
-def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result:
+def _spread(results: list[Result], spec: table.Spec) -> tuple[str, np.ndarray]:
+    """The figure by which clients' own models are compared, and its values."""
+    if len(spec.label_names) > 1:
+        return "macro_f1", np.array([r.summary["macro_f1"] for r in results])
+    service = spec.services[0]
+    scores = [r.summary[service.scale][service.key] for r in results]
+    return "skill_over_mean", np.array([s["skill_over_mean"] for s in scores])
+
+
+def _classes(trained: model.Model, probability: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """Class figures, and those of the commonest class; None where there is one class only."""
+    names = trained.spec.label_names
+    benign = names.index(trained.spec.benign)
+    summary = metrics.classification(probability, label, benign=benign, names=names)
+    majority = int(np.argmax(trained.label_counts))
+    constant = np.eye(len(names))[np.full(len(label), majority)]
+    baseline = metrics.classification(constant, label, benign=benign)
+    summary["majority_class"] = {k: baseline[k] for k in ("accuracy", "macro_f1")}
+    if len(names) > 1:
+        return summary
+    return {
+        **dict.fromkeys(summary),
+        "majority_class": dict.fromkeys(summary["majority_class"]),
+        "one_class": f"all rows are of class {names[0]!r}: there is nothing to tell apart",
+    }
+
+
+def _result(
+    trained: model.Model, out: dict[str, Any], rows: Examples, half_width: np.ndarray | None
+) -> Result:
     probability, mos = probabilities(out)
     spec = trained.spec
     label = np.asarray(rows.label)
-    benign = spec.label_names.index(spec.benign)
-    summary: dict[str, Any] = {"rows": len(label)}
-    summary |= metrics.classification(probability, label, benign=benign, names=spec.label_names)
-    majority = int(np.argmax(trained.label_counts))
-    constant = np.eye(len(spec.label_names))[np.full(len(label), majority)]
-    baseline = metrics.classification(constant, label, benign=benign)
-    summary["majority_class"] = {k: baseline[k] for k in ("accuracy", "macro_f1")}
+    summary: dict[str, Any] = {"rows": len(label), **_classes(trained, probability, label)}
+    if absent := trained.config["data"].get("leave_out"):
+        summary["left_out"] = _left_out(probability, label, spec, absent)
     services = len(spec.services)
     mask = np.asarray(rows.mos_mask)[:, :services]
     true, mean, mos = (
@@ -111,11 +147,24 @@ def _result(trained: model.Model, out: dict[str, Any], rows: Examples) -> Result
     )
     for scale in (table.MOS, table.QOME):
         summary[scale] = {
-            service.key: _scores(spec, q, mos, true, mask, mean)
+            service.key: _scores(spec, q, mos, true, mask, mean, half_width)
             for q, service in enumerate(spec.services)
             if service.scale == scale and mask[:, q].any()
         } or None
     return Result(summary, label, probability, true, mask, mos)
+
+
+def _left_out(
+    probability: np.ndarray, label: np.ndarray, spec: table.Spec, absent: Sequence[str]
+) -> dict[str, Any]:
+    """Attacks that no training row showed: how many of their rows are taken for some attack."""
+    alarm = probability.argmax(-1) != spec.label_names.index(spec.benign)
+    found = {name: label == spec.label_names.index(name) for name in absent}
+    return {
+        name: {"rows": int(own.sum()), "taken_for_an_attack": float(alarm[own].mean())}
+        for name, own in found.items()
+        if own.any()
+    }
 
 
 def _scores(
@@ -125,28 +174,53 @@ def _scores(
     true: np.ndarray,
     mask: np.ndarray,
     mean: np.ndarray,
+    half_width: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """P.1401 figures of service ``q``.
 
-    ``skill`` is over persistence, the same service's score now, if the rows have that.
-    ``skill_over_mean`` is 0 for the training rows' mean score.
+    ``skill`` is over persistence, the same service's score now, on the ``skill_rows`` rows that
+    have one. ``skill_over_mean`` is 0 for the training rows' mean score, whose own error is
+    ``rmse_of_mean``. ``on_source_scale`` has the errors in the points of the scale that people
+    used, where that is not 1 to 5.
     """
     now = table.persistence(spec)[q]
     rated = mask[:, q]
-    last = true[rated, now] if now is not None and mask[rated, now].all() else None
     target, forecast = true[rated, q], predicted[rated, q]
     constant = np.full(len(target), mean[q])
-    return metrics.mos(forecast, target, reference=last) | {
-        "skill_over_mean": scales.skill(target, forecast, constant)
+    width = None if half_width is None else half_width[rated]
+    figures = metrics.mos(forecast, target, half_width=width) | {
+        "skill_over_mean": scales.skill(target, forecast, constant),
+        "rmse_of_mean": scales.rmse(target, constant, dof=0),
     }
+    if now is not None and (known := mask[rated, now]).any():
+        paired = metrics.mos(forecast[known], target[known], reference=true[rated, now][known])
+        figures["missing"].pop("skill", None)
+        figures["missing"] |= {k: why for k, why in paired["missing"].items() if k == "skill"}
+        figures |= {"skill": paired["skill"], "skill_rows": paired["n"]}
+    if spec.human and (ends := ratings.scale(spec)) != (scales.LOW, scales.HIGH):
+        stretch = (ends[1] - ends[0]) / (scales.HIGH - scales.LOW)
+        errors = {k: figures[k] and figures[k] * stretch for k in ("rmse", "mae", "rmse_of_mean")}
+        figures["on_source_scale"] = {"low": ends[0], "high": ends[1], **errors}
+    return figures
 
 
-def split_rows(trained: model.Model) -> Examples:
-    """The test split of the model's own dataset, cleaned and scaled."""
+def split_rows(trained: model.Model) -> tuple[Examples, np.ndarray | None]:
+    """The test split of the model's own dataset, cleaned and scaled; its scores' half widths."""
+    rows = tables.test_rows(build.from_plain(trained.config))
+    width = ratings.half_width(trained.spec, rows)
+    return build.examples(trained.spec, trained.stats, rows), width
+
+
+def other_rows(trained: model.Model, dataset: str, data_dir: str = "") -> Examples:
+    """The test split of another dataset, for a model of the shared view.
+
+    Raises:
+      RunError: the model is of another view.
+      DataError: the dataset is not prepared, or lacks what the model sees.
+    """
     config = build.from_plain(trained.config)
-    _, rows = load.table(build.dataset(config), "test")
-    keep, _ = build.clean(config, trained.spec, rows)
-    return build.examples(trained.spec, trained.stats, table.take(rows, keep))
+    other = tables.other_rows(config, trained.spec, dataset, data_dir)
+    return build.examples(trained.spec, trained.stats, other)
 
 
 def raw_rows(
@@ -164,6 +238,8 @@ def raw_rows(
     """
     if not path.is_file():
         raise RunError(f"input {path} is not a file: expected one in the dataset's raw form")
+    if trained.config["data"].get("view"):
+        raise RunError("a model of the shared view reads no raw files: expected no --input")
     try:
         seen = {trained.stats.columns[output.column] for output in trained.stats.outputs}
         rows, report, identity = load.read_file(path, trained.spec, sorted(seen))
@@ -177,8 +253,10 @@ def raw_rows(
 def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dict[str, Any]:
     """Metrics on a labelled file: on all its rows, and on those without duplicates and conflicts.
 
+    Where people rated, all rows count, and those without a score only as rows.
+
     Raises:
-      RunError: another dataset than the model's, no labels, or an unreadable file.
+      RunError: another dataset than the model's, no labels or scores, or an unreadable file.
     """
     if dataset != trained.spec.dataset:
         raise RunError(
@@ -186,11 +264,13 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
             "expected the same dataset and config"
         )
     rows, report, _ = raw_rows(trained, path)
+    if trained.spec.human:
+        return _evaluate_rated(trained, rows, report)
     labelled = rows.label >= 0
     if not labelled.any():
         raise RunError(f"input {path} has no label column or no known label; predict needs none")
     rows = table.take(rows, np.flatnonzero(labelled))
-    keep, _ = build.clean(build.from_plain(trained.config), trained.spec, rows)
+    keep, _ = tables.clean(build.from_plain(trained.config), trained.spec, rows)
     examples = build.examples(trained.spec, trained.stats, rows)
     outputs = _outputs(trained, examples)
     result = _judge(trained, outputs, examples)
@@ -203,3 +283,17 @@ def evaluate_file(trained: model.Model, path: pathlib.Path, dataset: str) -> dic
         **result.summary,
         "deduplicated": {k: unique.summary[k] for k in keys},
     }
+
+
+def _evaluate_rated(
+    trained: model.Model, rows: table.Table, report: dict[str, Any]
+) -> dict[str, Any]:
+    """As ``evaluate_file``; RMSE* is there only where the file has the interval's column."""
+    if not rows.mos_mask.any():
+        raise RunError(f"input {report['path']} has no score in any row; predict needs none")
+    width = ratings.half_width(trained.spec, rows)
+    if trained.spec.interval in report["absent_columns"]:
+        width = None
+    examples = build.examples(trained.spec, trained.stats, rows)
+    result = _judge(trained, _outputs(trained, examples), examples, width)
+    return {"input": report["path"], "read": report, **result.summary}

@@ -24,23 +24,28 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
 
     Columns of scores (``mos_SERVICE``, ``qome_SERVICE``), with the 80 % interval, are there only
     when the model's dataset has them; the action then weighs the worst MOS, else ``NOMINAL_MOS``.
+    Where the dataset has one class only, there is no class and no action.
     """
     out = trained.predictor()(trained.params, x)
     probability, mos = evaluate.probabilities(out)
     names = np.array(trained.spec.label_names)
     best = probability.argmax(-1)
     p_attack = 1 - probability[:, trained.spec.label_names.index(trained.spec.benign)]
-    table: dict[str, np.ndarray] = {
-        "class": names[best],
-        "probability": probability.max(-1).astype(np.float32),
-        "p_attack": p_attack.astype(np.float32),
-    }
+    table: dict[str, np.ndarray] = {}
+    if len(names) > 1:
+        table |= {
+            "class": names[best],
+            "probability": probability.max(-1).astype(np.float32),
+            "p_attack": p_attack.astype(np.float32),
+        }
     bins = jnp.asarray(out["mos"])
     low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
     services = trained.spec.services
     for name, scores in (("", mos), ("_low", low), ("_high", high)):
         own = build.from_head(trained.spec, scores[:, : len(services)]).astype(np.float32)
         table |= {service.label + name: own[:, q] for q, service in enumerate(services)}
+    if len(names) == 1:
+        return table
     rated = [q for q, service in enumerate(services) if service.scale == tables.MOS]
     worst = mos[:, rated].min(-1) if rated else np.full(len(best), NOMINAL_MOS)
     chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
@@ -78,13 +83,19 @@ def predict(
         files.write_bytes(target, sink.getvalue().to_pybytes())
     except OSError as e:
         raise RunError(f"output {target} cannot be written: {e.strerror or e}") from None
-    actions, counts = np.unique(np.asarray(table["action"]), return_counts=True)
-    classes, per_class = np.unique(np.asarray(table["class"]), return_counts=True)
     return {
         "input": str(source),
         "output": str(target),
         "rows": table.num_rows,
         "read": report,
-        "classes": dict(zip(classes.tolist(), per_class.tolist(), strict=True)),
-        "actions": dict(zip(actions.tolist(), counts.tolist(), strict=True)),
+        "classes": _counts(table, "class"),
+        "actions": _counts(table, "action"),
     }
+
+
+def _counts(table: pa.Table, name: str) -> dict[str, int] | None:
+    """Rows by value of a column, None where there is no such column."""
+    if name not in table.column_names:
+        return None
+    values, counts = np.unique(np.asarray(table[name]), return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -6,11 +6,10 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from qoejax.data.table import Service
-from qoejax.run import files, plots
+from qoejax.run import files, pages, plots
 from qoejax.run.evaluate import Result
 from qoejax.run.writer import read_rows
 
@@ -34,14 +33,15 @@ def draw(
 ) -> dict[str, pathlib.Path]:
     """Writes every figure that the run has numbers for; returns their paths by caption key."""
     names = tuple(data["labels"])
+    several = len(names) > 1
     matrix = np.zeros((len(names), len(names)), int)
     np.add.at(matrix, (result.label, result.probability.argmax(-1)), 1)
     figures = {
         "convergence": plots.convergence(rows) if rows else None,
-        "confusion": plots.confusion(matrix, names),
-        "per_class": plots.per_class(result.summary["per_class"]),
+        "confusion": plots.confusion(matrix, names) if several else None,
+        "per_class": plots.per_class(result.summary["per_class"]) if several else None,
         "partition": plots.partition(np.asarray(data["clients"]["per_class"]), names),
-        "reliability": plots.reliability(result.probability, result.label),
+        "reliability": plots.reliability(result.probability, result.label) if several else None,
         "wire": plots.wire(rows) if any("wire" in r for r in rows) else None,
     }
     for q, service in enumerate(services):
@@ -91,15 +91,8 @@ def write(
     rows = read_rows(workdir / "metrics.jsonl")
     paths = draw(workdir / "plots", rows, result, data, services)
     manifest = files.read_json(workdir / "manifest.json", "the manifest of a run")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    page = environment.get_template("report.html").render(
+    page = pages.render(
+        "report.html",
         summary=result.summary,
         data=data,
         manifest=manifest,
@@ -111,11 +104,3 @@ def write(
     path = workdir / "report.html"
     files.write_bytes(path, page.encode())
     return path
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -197,25 +197,26 @@ def _block(
         stacked = jax.device_get(stacked)
         seconds = (time.perf_counter() - start) / n
         each = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(n)]
-        return state, [_row(before + i + 1, m, seconds) for i, m in enumerate(each)]
+        return state, [_row(run, before + i + 1, m, seconds) for i, m in enumerate(each)]
     rows = []
     for _ in range(n):
         start = time.perf_counter()
         state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
         seconds = time.perf_counter() - start
-        rows.append(_row(int(state.round), metrics, seconds) | {"wire": wire})
+        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": wire})
     return state, rows
 
 
-def _row(number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _row(run: Run, number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
     """A round's sums as the ratios that people read."""
+    several = len(run.data.spec.label_names) > 1
     s = {k: float(v) for k, v in sums.items()}
     per = lambda a, b: s[a] / s[b] if s.get(b) else None  # noqa: E731
     mse = per("mos_se", "mos_count")
     return {
         "round": number,
         "loss": per("loss_sum", "count"),
-        "accuracy": per("correct", "count"),
+        "accuracy": per("correct", "count") if several else None,
         "mos_rmse": None if mse is None else mse**0.5,
         "clients": int(s["clients"]),
         "refused": int(s["refused"]),
@@ -254,7 +255,7 @@ def _finish(
         build.mos_mean(run.data.train), params, local,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
-    result = evaluate.evaluate_model(model, run.data.test)
+    result = evaluate.evaluate_model(model, run.data.test, run.data.half_width)
     files.write_json(run.workdir / "evaluation.json", result.summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = int(state.round)

@@ -21,6 +21,13 @@ TEXTS = {
     "src_ip": ("192.0.2.1", "192.0.2.2", "192.0.2.3"),
     "ip.src_host": ("198.51.100.1", "198.51.100.2", "0"),
     "http.request.method": ("0.0", "GET", "POST", "0"),
+    "player": tuple(f"Nobody {i}" for i in range(20)),
+    "user_id": tuple(f"{i}" for i in range(1, 21)),
+    "game": ("Made Up", "Invented"),
+    "V_id-video": ("1", "2", "3"),
+    "QoD_carte-class": ("Card A", "Card B", "Card C", "Card D"),
+    "pvs_id": tuple(f"TR00_SRC{i:03d}_HRC01" for i in range(20)),
+    "context": ("mobile", "pc"),
 }
 
 
@@ -53,6 +60,20 @@ def table(config: str, rows: int, seed: int = 0, only: Iterable[str] = ()) -> li
     return out
 
 
+def rated(config: str, rows: int, seed: int = 0) -> list[list[str]]:
+    """As ``table``, with a score that falls with the first number that is not leaky."""
+    level = schema.find(config)
+    lines = table(config, rows, seed)
+    cause = next(c.name for c in level.schema.columns if c.kind == NUMERIC and not c.leaky)
+    rating, j = level.schema.rating, lines[0].index(cause)
+    for row in lines[1:]:
+        badness = min(1.0, np.log1p(float(row[j])) / 6)
+        row[-1] = f"{rating.high - (rating.high - rating.low) * badness:.2f}"
+        if rating.interval:
+            row[lines[0].index(rating.interval)] = "0.25"
+    return lines
+
+
 def write(path: pathlib.Path, lines: Iterable[Iterable[str]], end: str = "\n") -> pathlib.Path:
     """A comma-separated file of these cells."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +100,9 @@ def main() -> None:
         ("edge_iiotset/15class", "edge_iiotset/dummy_data/merged/ML-EdgeIIoT-dataset.csv", 90),
     ):
         write(BUILDERS / path, table(config, rows))
+    for name in schema.CONFIGS["human_qoe"]:
+        path = BUILDERS / f"human_qoe/dummy_data/{name}.csv"
+        write(path, rated(f"human_qoe/{name}", 120))
     attacks = BUILDERS / "edge_iiotset/dummy_data/attacks"
     write(attacks / "OS_Fingerprinting_attack.csv", _edge_attack(1))
     write(attacks / "Normal.csv", table("edge_iiotset/15class", 40, 2, only=("Normal",)))

@@ -37,3 +37,16 @@ def test_wire():
     rows = lines("wire", "--repeats", "2")
     assert rows
     assert all(isinstance(row, dict) for row in rows)
+
+
+@pytest.mark.slow
+def test_prepare(tmp_path):
+    files, prepared, equal, loaded, summary = lines("prepare", "--rows=3000", f"--dir={tmp_path}")
+    assert files["rows"] == prepared["rows"] == 3000
+    assert 270 < files["raw_bytes_per_row"] < 320
+    assert loaded["rows"] < 3000
+    for row in (prepared, equal):
+        assert row["cpu_s"] > 0
+        assert 50 < row["peak_mb"] < 1000
+    assert set(summary["targets"]) < set(summary)
+    assert not any(tmp_path.iterdir())

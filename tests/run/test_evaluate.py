@@ -37,7 +37,7 @@ def ton(tmp_path_factory, data_dir):
 def test_saved_model_gives_the_run_s_own_numbers(wired_run):
     workdir, summary = wired_run
     trained = model.load(workdir)
-    result = evaluate.evaluate_model(trained, evaluate.split_rows(trained))
+    result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
     stored = json.loads((workdir / "evaluation.json").read_text())
     assert result.summary["macro_f1"] == summary["macro_f1"] == stored["macro_f1"]
     assert set(stored) >= {
@@ -51,7 +51,7 @@ def test_saved_model_gives_the_run_s_own_numbers(wired_run):
 
 def test_skill_is_over_the_training_rows_mean(wired_run):
     trained = model.load(wired_run[0])
-    rows = evaluate.split_rows(trained)
+    rows, _ = evaluate.split_rows(trained)
     result = evaluate.evaluate_model(trained, rows)
     target, constant = np.asarray(rows.mos, np.float64), trained.mos_mean
     want = 1 - np.mean((target - result.mos_predicted) ** 2) / np.mean((target - constant) ** 2)
@@ -135,7 +135,7 @@ def test_missing_column_is_named(ton, tmp_path):
 
 def test_mos_comes_with_an_interval(wired_run):
     trained = model.load(wired_run[0])
-    rows = evaluate.split_rows(trained)
+    rows, _ = evaluate.split_rows(trained)
     table = predict.columns(trained, rows.x[:50], Costs())
     low, mid, high = (table[f"mos_voice_1s{s}"] for s in ("_low", "", "_high"))
     assert ((low >= 1) & (low <= high) & (high <= 5)).all()
@@ -170,7 +170,13 @@ def test_scores_of_machines_are_judged_on_their_own_scale_and_over_persistence()
     assert judged["skill"] == 1
     last = np.stack([true[:, 0], true[:, 0], true[:, 2]], 1)
     assert evaluate._scores(spec, 1, last, true, mask, true.mean(0))["skill"] == 0
-    mask[3, 0] = False
+    assert judged["skill_rows"] == 50
+    mask[3, 0] = False  # One row has no score now: it is judged, but not against persistence.
+    worst = last.copy()
+    worst[3, 1] = 100.0
+    judged = evaluate._scores(spec, 1, worst, true, mask, true.mean(0))
+    assert (judged["skill"], judged["skill_rows"], judged["n"]) == (0, 49, 50)
+    mask[:, 0] = False
     unrated = evaluate._scores(spec, 1, true, true, mask, true.mean(0))
     assert unrated["skill"] is None
     assert "skill" in unrated["missing"]

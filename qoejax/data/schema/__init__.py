@@ -4,17 +4,28 @@ Standard library only. Builders, raw-file reading and documentation all look her
 """
 
 from qoejax.data.errors import DataError
-from qoejax.data.schema import ciciot2023, edge_iiotset, ton_iot
-from qoejax.data.schema.base import Level, Schema, Taxonomy, plain
-from qoejax.data.table import Spec
+from qoejax.data.schema import ciciot2023, edge_iiotset, human_qoe, ton_iot
+from qoejax.data.schema.base import Level, Rating, Schema, Taxonomy, plain
+from qoejax.data.table import Service, Spec
 
 CONFIGS: dict[str, dict[str, Level]] = {
     "ciciot2023": ciciot2023.CONFIGS,
     "edge_iiotset": edge_iiotset.CONFIGS,
+    "human_qoe": human_qoe.CONFIGS,
     "ton_iot": ton_iot.CONFIGS,
 }
 
-__all__ = ["CONFIGS", "Level", "Schema", "Taxonomy", "find", "label_table", "plain", "spec_of"]
+__all__ = [
+    "CONFIGS",
+    "Level",
+    "Rating",
+    "Schema",
+    "Taxonomy",
+    "find",
+    "label_table",
+    "plain",
+    "spec_of",
+]
 
 
 def find(dataset: str) -> Level:
@@ -37,14 +48,17 @@ def find(dataset: str) -> Level:
 
 def spec_of(level: Level) -> Spec:
     """The description of all columns of a config, without vocabularies."""
+    rating = level.schema.rating
     return Spec(
         dataset=level.dataset,
         columns=level.schema.columns,
         label_names=level.taxonomy.names,
-        services=(),
+        services=(Service(rating.service),) if rating else (),
         vocab={},
         benign=level.taxonomy.benign,
         window=1,
+        human=rating is not None,
+        interval=rating.interval if rating else "",
     )
 
 

@@ -15,13 +15,38 @@ class Taxonomy(NamedTuple):
     benign: str
 
 
+class Rating(NamedTuple):
+    """What ``Schema.label_column`` holds where people's own scores are to be forecast.
+
+    Attributes:
+      service: what was rated.
+      low: worst score of the scale in the file, which becomes MOS 1.
+      high: best score of that scale, which becomes MOS 5; in between the map is linear.
+      subject: columns whose texts together name the subject, who is never on both sides of a split.
+      salt: of the split's hash: the smallest for which 17 to 23 of 100 rows, and 15 to 25 of 100
+        subjects, are on the test side (subjects have from one to a thousand rows).
+      pattern: a regular expression for the part of that text which is the name, "" for all of it.
+      interval: column with the half width of a score's 95 % confidence interval, on the file's
+        scale, or "".
+    """
+
+    service: str
+    low: float
+    high: float
+    subject: tuple[str, ...]
+    salt: int = 0
+    pattern: str = ""
+    interval: str = ""
+
+
 class Schema(NamedTuple):
     """The files of one release of a dataset.
 
     Attributes:
       title: the release, for messages.
       columns: all feature columns, in the order of the arrays.
-      label_column: name of the column with the fine label.
+      label_column: name of the column with the fine label, or with the score where there is a
+        ``rating``.
       taxonomies: label sets by the name of their config; the first is the default.
       aliases: other spellings of fine labels that the authors' files use.
       group: the column that names the natural client, or "".
@@ -31,6 +56,7 @@ class Schema(NamedTuple):
       patterns: where files of these names exist, all others are passed over; first match wins.
       foreign: columns that tell another release, and its default config.
       instructions: what to put into manual_dir.
+      rating: how people scored, None where the dataset has labels instead.
     """
 
     title: str
@@ -44,6 +70,7 @@ class Schema(NamedTuple):
     patterns: tuple[str, ...]
     foreign: Mapping[str, str]
     instructions: str
+    rating: Rating | None = None
 
 
 class Level(NamedTuple):

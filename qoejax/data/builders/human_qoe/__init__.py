@@ -1,0 +1,1 @@
+"""TFDS dataset human_qoe."""
