@@ -68,8 +68,8 @@ def test_one_row_moves_the_sum_by_at_most_the_bound(wild):
 
 def noise_of(noise, tries=1500):
     step = jax.vmap(lambda key: stepped(noise)(tiny.examples(), tiny.one(0), key)[0]["w"])
-    out = step(jax.random.split(tiny.key(), tries))
-    return np.asarray(out - out.mean(0)) * 5  # of the sum: 5 rows
+    out = np.asarray(step(jax.random.split(tiny.key(), tries)))
+    return 5 * (out - out.mean(0))  # of the sum: 5 rows
 
 
 def test_noise_of_a_step_is_that_of_the_accountant():
