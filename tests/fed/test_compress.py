@@ -60,8 +60,7 @@ def test_contract_message_is_smaller_and_decodes_to_the_shape(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract_error_shrinks_the_delta_and_zero_stays_zero(name):
-    """A contraction but for int4, whose error is only unbiased."""
+def test_contract_error_is_shorter_than_the_delta_and_zero_stays_zero(name):
     delta = delta_of()
     error = norm(jax.tree.map(jnp.subtract, sent(name, delta), delta))
     assert error < norm(delta)

@@ -49,7 +49,7 @@ def test_sums_wrap_and_come_back(bits):
     np.testing.assert_allclose(mean, -0.02, atol=3e-3)
 
 
-def test_one_share_says_nothing_without_the_others_noise_it_is_only_a_part():
+def test_shares_make_up_the_noise_together():
     assert discrete.variance(GRID) * 8 == pytest.approx((0.5 / 0.01) ** 2)
 
 

@@ -166,14 +166,11 @@ def test_noise_of_the_mean_is_that_of_the_accountant_and_comes_without_clients()
 
 def test_a_round_adds_noise_though_nobody_came():
     """Else the models would say who was drawn."""
-    algorithm = round.Algorithm(
-        tiny.update("fedavg"), aggregator(1.0)[0], server.sgd(), client.constant(1)
-    )
-    state = round.init_state(algorithm, tiny.params(), 5)
-    nobody = tiny.cohort((-1, -1))
     made = privacy.user_level(clip=CLIP, noise=1.0, clients=4.0)
-    step = jax.jit(round.make_round(algorithm._replace(aggregator=made)))
-    after, metrics = step(state, tiny.examples(), nobody, tiny.key())
+    algorithm = round.Algorithm(tiny.update("fedavg"), made, server.sgd(), client.constant(1))
+    state = round.init_state(algorithm, tiny.params(), 5)
+    step = jax.jit(round.make_round(algorithm))
+    after, metrics = step(state, tiny.examples(), tiny.cohort((-1, -1)), tiny.key())
     assert metrics["clients"] == 0
     assert np.abs(np.asarray(after.params["w"]) - np.asarray(state.params["w"])).min() > 1e-4
 
