@@ -11,6 +11,8 @@ A key that is not here is refused before anything compiles. Sections:
     client      a client's local optimisation
     server      aggregation and the server's optimizer
     attack      malicious clients, and what they do
+    privacy     noise and budget of differential privacy (docs/privacy.md)
+    compress    how updates are made smaller (docs/compression.md)
     exchange    what travels: nothing, or sealed and signed envelopes
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
@@ -98,7 +100,7 @@ def _federation(c: ml_collections.ConfigDict) -> None:
     )
     c.participation = ml_collections.ConfigDict(
         {
-            "sampling": "uniform",  # or "weighted", by rows
+            "sampling": "uniform",  # or "weighted", by rows; "poisson", "cyclic" (docs/privacy.md)
             "trace": "always",  # or "diurnal", "markov", or a .npy file of bool [rounds, clients]
             "availability": 0.5,  # of a trace: mean share of clients that are there
             "period": 24,  # diurnal: rounds of a day
@@ -138,6 +140,24 @@ def _federation(c: ml_collections.ConfigDict) -> None:
     )
     c.attack = ml_collections.ConfigDict(
         {"name": "none", "fraction": 0.2, "strength": 0.0}  # strength 0: the attack's own default
+    )
+    c.privacy = ml_collections.ConfigDict(
+        {
+            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl" (DP-FTRL)
+            "clip": 0.0,  # largest norm of a row's gradient, or of a client's delta
+            "noise": 0.0,  # standard deviation over clip
+            "delta": 1e-5,
+            "epsilon": 0.0,  # budget, where a run ends; 0 only keeps account
+            "microbatch": 0,  # rows whose gradients are in memory at once; 0 is a batch
+        }
+    )
+    c.compress = ml_collections.ConfigDict(
+        {
+            "method": "none",  # or "int8", "int4", "top_k", "low_rank"
+            "fraction": 0.05,  # of the numbers that top_k sends
+            "rank": 4,  # of the matrices that low_rank sends
+            "feedback": True,  # clients remember what compression took
+        }
     )
     c.exchange = ml_collections.ConfigDict(
         {

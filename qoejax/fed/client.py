@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed.promotion import lenient, lenient_optimizer
@@ -26,6 +26,16 @@ LossFn = Callable[[Params, Examples, Array], tuple[Array, Sums]]
 ``loss`` is a scalar to which an example of weight 0 contributes nothing; ``sums`` are metric
 numerators and denominators of the batch.
 """
+
+
+class Gradient(NamedTuple):
+    """How a step's gradient is made of a client's rows, where a loss and its batches are not it.
+
+    ``fn(params, examples, client, keys, step) -> (gradient, sums)``; ``keys`` are of the batches
+    and of the loss.
+    """
+
+    fn: Callable[..., tuple[Params, Sums]]
 
 
 class Turnout(NamedTuple):
@@ -42,7 +52,8 @@ class ServerSide(NamedTuple):
     memory) -> received``: what every client of a round is given. ``message(params) -> tree``: any
     tree with the structure, shapes and dtypes of what one client sends back. ``absorb(params,
     memory, message, turnout) -> (delta, memory)``: makes the step of the parameters of the
-    aggregated message. Everything between the two ends, the wire included, sees messages only.
+    aggregated message. Everything between the two ends sees messages only; the wire sees them
+    coded (``Coding``).
     """
 
     init: Callable[[Params], Any]
@@ -60,6 +71,17 @@ AVERAGING = ServerSide(
 """The global parameters go out, deltas come back, and their aggregate is the step."""
 
 
+class Coding(NamedTuple):
+    """Another form in which messages travel.
+
+    ``layout(message) -> tree`` has the structure, shapes and dtypes of the coded form of any such
+    message; ``decode(coded, like) -> message`` reads it, where ``like`` is ``ServerSide.message``.
+    """
+
+    layout: Callable[[Any], Any]
+    decode: Callable[[Any, Any], Any]
+
+
 class ClientUpdate(NamedTuple):
     """An algorithm: what a client does, and what its server does with the result.
 
@@ -70,13 +92,21 @@ class ClientUpdate(NamedTuple):
     learning rate, and ``sums`` are added over the steps taken. For most algorithms ``received``
     is the parameters, and the message is the delta: new minus old. A client without steps or rows
     has a message of zeros, zero sums and an unchanged state. ``personal(params, client_state) ->
-    params`` is the model that a client uses, where that is its own.
+    params`` is the model that a client uses, where that is its own. ``coding`` is there where
+    ``update`` returns messages in their coded form (``fed.compress``).
     """
 
     init: Callable[[Params], Any]
     update: Callable[..., tuple[Any, Any, Sums]]
     server: ServerSide = AVERAGING
     personal: Callable[[Params, Any], Params] | None = None
+    coding: Coding | None = None
+
+
+def layout(update: ClientUpdate, params: Params) -> Any:
+    """A tree with the structure, shapes and dtypes of what one client sends."""
+    message = update.server.message(params)
+    return message if update.coding is None else update.coding.layout(message)
 
 
 class LocalState(NamedTuple):
@@ -195,14 +225,33 @@ def draw(
     batch_size: int,
 ) -> Examples:
     """A client's batch number ``step``; places that hold no row have weight 0."""
-    index, valid = batch_index(key, client.count, step, batch_size)
+    return rows_of(examples, client, *batch_index(key, client.count, step, batch_size))
+
+
+def rows_of(
+    examples: Examples, client: Cohort, index: Int[Array, " B"], valid: Bool[Array, " B"]
+) -> Examples:
+    """A client's rows by number; those that are not valid have weight 0."""
     rows = client.offset + index
     batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), examples)
     return batch._replace(weight=jnp.where(valid, batch.weight, 0.0))
 
 
+def gradient_of(loss: LossFn | Gradient, batch_size: int) -> Gradient:
+    """The plain gradient of a loss over ``draw``; a ``Gradient`` is returned as it is."""
+    if isinstance(loss, Gradient):
+        return loss
+    gradient = jax.grad(loss, has_aux=True)
+
+    def fn(params, examples, client, keys, step):
+        batch = draw(examples, client, keys[0], step, batch_size)
+        return gradient(params, batch, jax.random.fold_in(keys[1], step))
+
+    return Gradient(fn)
+
+
 def descend(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     params: Params,
@@ -222,7 +271,7 @@ def descend(
 
 
 def descend_between(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     params: Params,
@@ -235,12 +284,10 @@ def descend_between(
     penalty: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, Any, Sums]:
     """As ``descend``, the steps of a half-open range; keys are of the batches and of the loss."""
-    order_key, loss_key = keys
-    gradient = jax.grad(loss_fn, has_aux=True)
+    gradient = gradient_of(loss_fn, batch_size)
 
     def step_sums(params: Params, step: Array) -> tuple[Params, Sums]:
-        batch = draw(examples, client, order_key, step, batch_size)
-        return gradient(params, batch, jax.random.fold_in(loss_key, step))
+        return gradient.fn(params, examples, client, keys, step)
 
     def body(step: Array, carry: tuple[Params, Any, Sums]) -> tuple[Params, Any, Sums]:
         params, opt_state, sums = carry
@@ -264,7 +311,11 @@ def check_rates(lr: float, batch_size: int) -> None:
 
 
 def fedavg(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Local optimization that starts afresh every round (McMahan et al. 2017)."""
     check_rates(lr, batch_size)
@@ -280,7 +331,7 @@ def fedavg(
 
 
 def fedprox(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
     lr: float,
@@ -308,7 +359,11 @@ def fedprox(
 
 
 def persistent(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """FedAvg whose clients keep their optimizer's state from round to round.
 
@@ -328,7 +383,11 @@ def persistent(
 
 
 def local_only(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Every client trains its own parameters, and nothing is shared: the delta is zero.
 

@@ -26,7 +26,7 @@ from qoejax.data.cohort import cohort as make_cohort
 from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.client import ClientUpdate, layout
 from qoejax.fed.participation import Participation
 from qoejax.fed.round import ForEach, in_turn, make_halves
 from qoejax.fed.state import (
@@ -62,8 +62,8 @@ class Engine(NamedTuple):
         over the buffers of ``state``.
       size: K, padding included.
       sent: ``(state) -> tree``: what every client of the next round is given.
-      message: ``(params) -> tree``: a tree with the layout of one client's delta, see
-        ``ServerSide``; by default that of the parameters.
+      message: ``(params) -> tree`` with the layout of what one client sends, see
+        ``client.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
     """
@@ -131,7 +131,7 @@ def make_engine(
       schedule: Multiplier of the clients' learning rate as a function of the round.
       offset: First row of each of the P clients in the staged examples.
       count: Rows of each client, at least 1.
-      cohort_size: Clients of a round, sampled without replacement.
+      cohort_size: Clients of a round; their expected number under Poisson sampling.
       batch_size: Rows of a local step.
       epochs: Local epochs, or
       steps: local steps; exactly one of the two.
@@ -157,8 +157,9 @@ def make_engine(
             "round to tolerate as many Byzantine ones as it was told to expect"
         )
     axis = _axis(client_axis, chunk, devices)
-    piece = _piece(slice_size, cohort_size, axis.multiple)
-    size = piece * -(-cohort_size // piece)
+    places = participations.places(participation, len(count), cohort_size)
+    piece = _piece(slice_size, places, axis.multiple)
+    size = piece * -(-places // piece)
     cohort_for = _cohorts(
         offset, count, participation, cohort_size, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
@@ -182,7 +183,7 @@ def make_engine(
         block=_fused(local_fn, finish, cohort_for, axis),
         size=size,
         sent=lambda state: client_update.server.send(state.params, state.memory),
-        message=client_update.server.message,
+        message=functools.partial(layout, client_update),
         models=_models(client_update),
     )
 
@@ -221,17 +222,17 @@ def _cohorts(
     arrange: Callable[[Cohort], Cohort],
     **work: Any,
 ) -> Callable[..., Cohort]:
-    """``cohort_for``: everyone in order, or a sample that depends on key and round."""
+    """``cohort_for``: those that participation names by key and round, and padding."""
     offset, count = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
-    fill = (0, size - cohort_size)
 
     def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
-        key = round_keys(key, number).cohort
         ids, stale = participations.choose(participation, key, number, len(count), cohort_size)
+        fill = (0, size - ids.shape[0])
         cohort = make_cohort(jnp.pad(ids, fill, constant_values=-1), offset, count, **work)
         if stale is not None:
             cohort = cohort._replace(staleness=jnp.pad(stale, fill))
-        return arrange(participations.disturb(participation, key, cohort))
+        draws = round_keys(key, number).cohort
+        return arrange(participations.disturb(participation, draws, cohort))
 
     return cohort_for
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from qoejax.data.cohort import sample
+from qoejax.data import cohort as cohorts
+from qoejax.fed.state import round_keys
 from qoejax.types import Cohort
 
 
@@ -25,11 +26,19 @@ class Schedule(NamedTuple):
     seconds: Float[np.ndarray, " R"]  # simulated time of the end of the round
 
 
+SAMPLINGS = ("uniform", "poisson", "cyclic")
+
+CYCLE = np.iinfo(np.int32).max
+"""Folded into the run's key, where no round's number can be, for what holds over all rounds."""
+
+
 class Participation(NamedTuple):
     """What a round may expect of P clients.
 
     Attributes:
-      weight: Sampling weights; None samples uniformly.
+      sampling: "uniform", without replacement; "poisson", each client by its own coin, as
+        amplification by sampling assumes; or "cyclic", fixed groups in turn, as DP-FTRL assumes.
+      weight: Sampling weights, instead of "uniform" ones.
       trace: Whether each client is there, by round modulo L; None for always.
       dropout: Chance that a client stops half-way: it costs no step and sends nothing.
       stragglers: Chance that a client does only part of its steps.
@@ -38,6 +47,7 @@ class Participation(NamedTuple):
       schedule: Replaces sampling altogether: rounds are those of a buffered server.
     """
 
+    sampling: str = "uniform"
     weight: Float[np.ndarray, " P"] | None = None
     trace: Bool[np.ndarray, "L P"] | None = None
     dropout: float = 0.0
@@ -49,6 +59,15 @@ class Participation(NamedTuple):
 
 def check(part: Participation, population: int, cohort_size: int) -> None:
     """Raises a ValueError, which names the field, for what cannot work."""
+    if part.sampling not in SAMPLINGS:
+        names = ", ".join(SAMPLINGS)
+        raise ValueError(f"sampling is {part.sampling!r}: expected one of {names}")
+    others = (part.weight, part.trace, part.schedule)
+    if part.sampling != "uniform" and any(other is not None for other in others):
+        raise ValueError(
+            f"sampling is {part.sampling!r}, which weights, traces and schedules would bias: "
+            "expected 'uniform' beside them"
+        )
     for name in ("dropout", "stragglers", "least_work"):
         value = getattr(part, name)
         if not 0 <= value < 1:
@@ -70,10 +89,15 @@ def check(part: Participation, population: int, cohort_size: int) -> None:
         )
 
 
+def places(part: Participation, population: int, size: int) -> int:
+    """Ids that ``choose`` gives for ``size`` expected ones."""
+    return min(population, cohorts.places(size)) if part.sampling == "poisson" else size
+
+
 def choose(
     part: Participation, key: Key[Array, ""], number: Int[Array, ""], population: int, size: int
 ) -> tuple[Int[Array, " K"], Int[Array, " K"] | None]:
-    """Ids of ``size`` different clients, and their staleness where rounds are buffered.
+    """Ids of different clients or -1, and their staleness where rounds are buffered.
 
     Uniform, or weighted without replacement: the largest of log weight plus Gumbel noise, which
     is drawing one after the other in proportion to the weights of those left. With fewer clients
@@ -81,20 +105,28 @@ def choose(
 
     Args:
       part: Who may be there.
-      key: ``RoundKeys.cohort`` of the round.
+      key: The run's.
       number: The round.
       population: P.
-      size: K; at most P.
+      size: K, at most P; the expected number where ``sampling`` is "poisson".
     """
+    run_key, key = key, round_keys(key, number).cohort
     if part.schedule is not None:
         plan = part.schedule
         return (
             jnp.asarray(plan.client, jnp.int32)[number],
             jnp.asarray(plan.staleness, jnp.int32)[number],
         )
+    if part.sampling == "poisson":
+        room = places(part, population, size)
+        ids, drawn = cohorts.poisson(key, population, size / population, room)
+        return jnp.where(drawn, ids, -1), None
+    if part.sampling == "cyclic":
+        shuffle = jax.random.fold_in(run_key, CYCLE)
+        return cohorts.cyclic(shuffle, number, population, size), None
     if part.weight is None and part.trace is None:
         everyone = jnp.arange(size, dtype=jnp.int32)
-        return (everyone if size == population else sample(key, population, size)), None
+        return (everyone if size == population else cohorts.sample(key, population, size)), None
     score = _each(key, jnp.arange(population), lambda k: jax.random.gumbel(k))
     if part.weight is not None:
         score = score + jnp.log(jnp.asarray(part.weight, jnp.float32))

@@ -44,7 +44,6 @@ def local_updates(
     lr_scale: Float[Array, ""],
     *,
     number: Int[Array, ""],
-    staleness_power: float = 0.5,
     for_each: ForEach = in_turn,
 ) -> Local:
     """First half: what every client of ``cohort`` makes of what it received.
@@ -59,7 +58,6 @@ def local_updates(
       key: ``RoundKeys.clients`` of the round.
       lr_scale: Multiplies the clients' learning rate.
       number: The round.
-      staleness_power: See ``Algorithm``.
       for_each: How the client axis is run; never changes the result beyond rounding.
     """
 
@@ -73,13 +71,10 @@ def local_updates(
             received, before, examples, client._replace(steps=steps),
             jax.random.fold_in(key, client.client_id), lr_scale,
         )  # fmt: skip
-        if client.staleness is not None:
-            age = 1.0 + client.staleness.astype(jnp.float32)
-            delta = optax.tree.scale(age**-staleness_power, delta)
         if not jax.tree.leaves(after):
             return Local(delta, after, sums)
         ok = _finite(delta) & _finite(after)
-        delta = jax.tree.map(lambda d: jnp.where(ok, d, jnp.nan), delta)
+        delta = jax.tree.map(lambda d: _nan_unless(ok, d), delta)
         return Local(delta, optax.tree.where(ok, after, before), sums)
 
     slots = jax.tree.map(
@@ -109,8 +104,8 @@ def server_step(
     stay as they are.
 
     Args:
-      algorithm: Its adversary, if any, corrupts messages, its aggregator makes one of many, its
-        server a delta of that, and its optimizer applies it.
+      algorithm: Messages are decoded, its adversary corrupts them, its aggregator makes one of
+        many, its server a delta of that, and its optimizer applies it.
       state: Before the round.
       cohort: Who was asked.
       local: What they computed, in the cohort's order.
@@ -124,7 +119,7 @@ def server_step(
       norm, and ``absent``, of those that were asked and did not finish.
     """
     key, attack_key = jax.random.split(key)
-    messages, attack_state = _attacked(algorithm, state, cohort, local.deltas, attack_key)
+    messages, attack_state = _opened(algorithm, state, cohort, local.deltas, attack_key)
     weight = jnp.where(arrived, cohort.weight, 0.0)
     asked = weight > 0
     sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
@@ -160,14 +155,24 @@ def server_step(
     return new, _metrics(local.sums, cohort, asked, counts)
 
 
-def _attacked(
-    algorithm: Algorithm, state: ServerState, cohort: Cohort, messages: Any, key: Key[Array, ""]
+def _opened(
+    algorithm: Algorithm, state: ServerState, cohort: Cohort, coded: Any, key: Key[Array, ""]
 ) -> tuple[Any, Any]:
-    """The messages that the server sees, and the adversary's next state."""
-    if algorithm.adversary is None:
-        return messages, state.attack_state
-    layout = algorithm.client.server.message(state.params)
-    return corrupt(algorithm.adversary, messages, state.attack_state, cohort, layout, key)
+    """Messages as the aggregator sees them: decoded, attacked, less when old; the attack's state.
+
+    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
+    """
+    update, adversary = algorithm.client, algorithm.adversary
+    messages, attack_state = coded, state.attack_state
+    like = update.server.message(state.params)
+    if update.coding is not None:
+        messages = jax.vmap(update.coding.decode, in_axes=(0, None))(coded, like)
+    if adversary is not None:
+        messages, attack_state = corrupt(adversary, messages, attack_state, cohort, like, key)
+    if cohort.staleness is not None:
+        share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
+        messages = jax.vmap(optax.tree.scale)(share, messages)
+    return messages, attack_state
 
 
 def _combine(
@@ -224,8 +229,7 @@ def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Call
             received = algorithm.client.server.send(state.params, state.memory)
         return local_updates(
             algorithm.client, received, state.client_state, examples, cohort,
-            round_keys(key, state.round).clients, lr_scale, number=state.round,
-            staleness_power=algorithm.staleness_power, for_each=for_each,
+            round_keys(key, state.round).clients, lr_scale, number=state.round, for_each=for_each,
         )  # fmt: skip
 
     def server_fn(
@@ -262,6 +266,12 @@ def _finite(tree: Any) -> Bool[Array, ""]:
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             ok &= jnp.isfinite(leaf).all()
     return ok
+
+
+def _nan_unless(ok: Bool[Array, ""], leaf: Array) -> Array:
+    """The leaf, or NaN throughout; integers stay, since a scale or value beside them turns NaN."""
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.where(ok, leaf, jnp.nan) if floating else leaf
 
 
 def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:

@@ -7,8 +7,9 @@ import jax
 import ml_collections
 
 from qoejax import trees
-from qoejax.fed import client
+from qoejax.fed import client, compress
 from qoejax.fed.algorithms import CLIENT_UPDATES
+from qoejax.run import privacy
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 
@@ -54,6 +55,24 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise RunError(
             f"config.fed.weight is 'qoe', but {name} training averages nothing: expected 'examples'"
         )
+    _check_compression(config)
+
+
+def _check_compression(config: ml_collections.ConfigDict) -> None:
+    name, method = config.fed.algorithm, config.compress.method
+    if _compressor(config) is None:
+        return
+    if name in ("centralised", "local_only"):
+        raise RunError(
+            f"config.compress.method is {method!r}, but {name} training exchanges nothing: "
+            "expected 'none'"
+        )
+    if name in ("scaffold", "fednova", "feddyn"):
+        raise RunError(
+            f"config.compress.method is {method!r}, but {name}'s clients and server both build on "
+            "what a message says, and would take it for different things: expected 'none', or an "
+            "algorithm that sends plain deltas"
+        )
 
 
 def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.ClientUpdate:
@@ -64,11 +83,23 @@ def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.Cli
     extra = {key: config.fed[key] for key in keys}
     if "personal" in extra:
         extra["personal"] = tuple(extra["personal"]) or PERSONAL[config.fed.algorithm]
-    return call(
-        CLIENT_UPDATES[name], "fed", loss_fn=loss_fn,
+    update = call(
+        CLIENT_UPDATES[name], "fed", loss_fn=privacy.gradient(config, loss_fn),
         optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
         lr=c.lr, batch_size=c.batch, **extra,
     )  # fmt: skip
+    smaller = _compressor(config)
+    return update if smaller is None else compress.compressed(update, smaller)
+
+
+def _compressor(config: ml_collections.ConfigDict) -> compress.Compressor | None:
+    """What makes a client's message smaller, or None."""
+    c = config.compress
+    if c.method == "none":
+        return None
+    make = choose(compress.COMPRESSORS, c.method, "compress.method")
+    plain = call(make, "compress", fraction=c.fraction, rank=c.rank)
+    return compress.with_feedback(plain) if c.feedback else plain
 
 
 def schedule(config: ml_collections.ConfigDict) -> Callable[[Any], Any]:

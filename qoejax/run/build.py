@@ -18,7 +18,7 @@ from qoejax.fed import engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import algorithm, defence, participate, tables
+from qoejax.run import algorithm, defence, participate, privacy, tables
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
@@ -113,6 +113,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     algorithm.check(config)
     participate.check(config)
     defence.check(config)
+    privacy.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:
@@ -268,7 +269,8 @@ def make_engine(
         root_delta = defence.make_root_delta(root, update, schedule, **work)
     return call(
         engine.make_engine, "perf",
-        client_update=update, aggregator=defence.make_aggregator(c, root_delta),
+        client_update=update,
+        aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
         server_opt=server_optimizer(c), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,

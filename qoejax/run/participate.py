@@ -11,14 +11,14 @@ import numpy as np
 from qoejax import trees
 from qoejax.data.cohort import steps_per_epoch
 from qoejax.fed import buffered, devices, participation
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.client import ClientUpdate, layout
 from qoejax.run import algorithm
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Cohort, Examples
 from qoejax.wire import envelope
 
-SAMPLING = ("uniform", "weighted")
+SAMPLING = ("weighted", *participation.SAMPLINGS)
 MODES = ("rounds", "buffered")
 OFF = {
     "sampling": "uniform", "trace": "always", "dropout": 0.0, "stragglers": 0.0, "mode": "rounds",
@@ -67,6 +67,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.participation.{keys[0]} is {p[keys[0]]!r}, but centralised training has one "
             f"client that is always there: expected {OFF[keys[0]]!r}"
         )
+    _check_sampling(config)
     if p.mode == "buffered":
         _check_buffered(config)
 
@@ -74,6 +75,21 @@ def check(config: ml_collections.ConfigDict) -> None:
 def used(config: ml_collections.ConfigDict) -> list[str]:
     """Keys of ``participation`` that are not ``OFF``."""
     return [key for key, off in OFF.items() if config.participation[key] != off]
+
+
+def _check_sampling(config: ml_collections.ConfigDict) -> None:
+    p, private = config.participation, config.privacy.mechanism
+    if p.sampling in ("poisson", "cyclic") and p.trace != OFF["trace"]:
+        raise RunError(
+            f"config.participation.trace is {p.trace!r}, but {p.sampling} sampling asks clients "
+            f"whether they are there or not: expected {OFF['trace']!r}, or sampling 'uniform'"
+        )
+    others = [key for key in used(config) if key not in ("sampling", "devices")]
+    if private in ("user", "ftrl") and others:
+        raise RunError(
+            f"config.participation.{others[0]} is {p[others[0]]!r}, which the accountant of "
+            f"config.privacy.mechanism {private!r} does not know: expected {OFF[others[0]]!r}"
+        )
 
 
 def _check_buffered(config: ml_collections.ConfigDict) -> None:
@@ -136,6 +152,7 @@ def make(
             seed=config.seed, seconds=seconds, most_stale=p.most_stale,
         )  # fmt: skip
     part = participation.Participation(
+        sampling="uniform" if p.sampling == "weighted" else p.sampling,
         weight=count.astype(np.float32) if p.sampling == "weighted" else None,
         trace=_trace(config, population),
         dropout=p.dropout, stragglers=p.stragglers, least_work=p.least_work,
@@ -169,7 +186,6 @@ def _load(
     """Bytes of the messages, and the operations that XLA counts in one step's gradient."""
     server = update.server
     sent = jax.eval_shape(lambda p: server.send(p, server.init(p)), params)
-    message = jax.eval_shape(server.message, params)
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((config.client.batch, *leaf.shape[1:]), leaf.dtype),
         examples,
@@ -177,7 +193,7 @@ def _load(
     gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
     counted: Any = gradient.lower(params, batch, jax.random.key(0)).cost_analysis()
     passes = {"ditto": 2, "scaffold": 2 if config.fed.option == "gradient" else 1}
-    up = trees.nbytes(message)
+    up = trees.nbytes(layout(update, params))
     if config.exchange.mode != "none":
         up = envelope.update_size(envelope.suite(envelope.DEFAULT, False), up)
     flops = passes.get(config.fed.algorithm, 1) * float(counted["flops"])

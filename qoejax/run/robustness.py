@@ -93,6 +93,11 @@ def _check(config: ml_collections.ConfigDict, rules: Sequence[str], names: Seque
         )
     if config.fed.weight == "qoe":
         raise RunError("config.fed.weight is 'qoe', which no grid covers: expected 'examples'")
+    if config.privacy.mechanism in ("user", "ftrl"):
+        raise RunError(
+            f"config.privacy.mechanism is {config.privacy.mechanism!r}, whose aggregator is the "
+            "mean, but a grid compares aggregators: expected 'none' or 'example'"
+        )
     for rule in rules:
         for name in names:
             defence.check_messages(config, rule, name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
 import time
@@ -16,7 +17,17 @@ import numpy as np
 from qoejax import trees
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.fed.judge import by_experience
-from qoejax.run import algorithm, build, evaluate, files, manifest, participate, report, wired
+from qoejax.run import (
+    algorithm,
+    build,
+    evaluate,
+    files,
+    manifest,
+    participate,
+    privacy,
+    report,
+    wired,
+)
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.choices import call
 from qoejax.run.errors import RunError
@@ -25,6 +36,7 @@ from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
+from qoejax.wire import codec
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
@@ -51,6 +63,7 @@ class Run(NamedTuple):
     examples: Examples  # on the device
     key: jax.Array
     label_counts: np.ndarray
+    ledger: privacy.Ledger
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
@@ -62,9 +75,11 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     engine, fleet = _engine(config, data, population, objective)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
+    key = jax.random.key(config.seed)
+    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
-        config, workdir, data, population, objective, engine, fleet, predict, staged,
-        jax.random.key(config.seed), counts,
+        config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
+        ledger,
     )  # fmt: skip
 
 
@@ -116,6 +131,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
         manifest.check(workdir, build.plain_config(config))
         run = prepare(config, workdir)
         record = manifest.open_run(workdir, build.plain_config(config))
+        record["privacy"] = run.ledger.claim
         rows = run.population.examples
         manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
         facts = data_report(run)
@@ -133,29 +149,32 @@ def _initial(run: Run) -> Any:
 def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
-    first = 0
+    first, end = 0, run.ledger.rounds
+    message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
     found = checkpoints.restore(state)
     if found is not None:
         first, host = found
         state = jax.tree.map(jnp.asarray, host)
-        LOG.info("resuming after round %d of %d", first, run.config.fed.rounds)
+        LOG.info("resuming after round %d of %d", first, end)
     start = time.perf_counter()
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
     with contextlib.closing(writer), _exchange(run, state.params) as exchange:
-        for n in progress(_blocks(run.config, first), run.config.fed.rounds, first):
+        for n in progress(_blocks(run.config, first, end), end, first):
             state, rows = _block(run, exchange, state, key, n)
             if run.fleet is not None:
                 for row in rows:
                     row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
             last = int(rows[-1]["round"])
-            if _due(last, run.config.evaluation.every, run.config):
+            if _due(last, run.config.evaluation.every, end):
                 rows[-1]["test"] = _quick(run, state)
             for row in rows:
-                writer.write(row)
-            if _due(last, run.config.checkpoint.every, run.config):
+                writer.write(row | _costs(run, row["round"], message))
+            if _due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, _line(rows[-1]))
+    if run.ledger.stopped:
+        LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
 
 
@@ -169,16 +188,22 @@ def _quick(run: Run, state: Any) -> dict[str, float]:
     return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
 
 
-def _due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
-    return step % every == 0 or step == config.fed.rounds
+def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
+    """What a round has cost: bytes of one client's update, and epsilon so far where it is kept."""
+    spent = {} if run.ledger.epsilon is None else {"epsilon": run.ledger.epsilon(number)}
+    return {"update_bytes": message, **spent}
 
 
-def _blocks(config: ml_collections.ConfigDict, first: int) -> Iterator[int]:
+def _due(step: int, every: int, end: int) -> bool:
+    return step % every == 0 or step == end
+
+
+def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator[int]:
     """Sizes of the blocks to come; they end where something is due, whatever they began at."""
     done = first
     every = (config.perf.rounds_per_dispatch, config.evaluation.every, config.checkpoint.every)
-    while done < config.fed.rounds:
-        n = min([e - done % e for e in every] + [config.fed.rounds - done])
+    while done < end:
+        n = min([e - done % e for e in every] + [end - done])
         yield n
         done += n
 
@@ -198,10 +223,12 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
 
 def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
+    # The norm of a compressed message says nothing of the delta in it.
+    max_norm = run.config.server.max_norm if run.config.compress.method == "none" else math.inf
     return Exchange(
         clients=len(run.population.count), signer=c.signer,
         spec=wired.tree_spec(run.engine.message(params)), workers=c.workers,
-        max_norm=run.config.server.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
+        max_norm=max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
 
@@ -304,6 +331,7 @@ def _finish(
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),
         "seconds": round(seconds, 3),
+        **({"stopped": run.ledger.stopped} if run.ledger.stopped else {}),
         **{k: result.summary[k] for k in ("accuracy", "macro_f1", "mos") if k in result.summary},
         "report": str(page),
     }

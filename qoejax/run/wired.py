@@ -28,10 +28,7 @@ def tree_spec(message: Any) -> codec.TreeSpec:
     ``message`` is any tree of that layout: ``Engine.message`` of the parameters.
     """
     return codec.tree_spec(
-        [
-            (name, np.shape(leaf), np.asarray(leaf).dtype)
-            for name, leaf in trees.named_leaves(message)
-        ]
+        [(name, leaf.shape, leaf.dtype) for name, leaf in trees.named_leaves(message)]
     )
 
 
@@ -49,9 +46,9 @@ def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) 
 def _opened(
     result: RoundResult, spec: codec.TreeSpec, like: Any, clients: np.ndarray
 ) -> tuple[Any, np.ndarray]:
-    """Deltas [K, *param] in cohort order and who arrived [K]; refused clients are zeros."""
+    """Messages [K, *] in cohort order and who arrived [K]; refused clients are zeros."""
     leaves, structure = jax.tree.flatten(like)
-    out = [np.zeros((len(clients), *np.shape(leaf)), np.float32) for leaf in leaves]
+    out = [np.zeros((len(clients), *leaf.shape), leaf.dtype) for leaf in leaves]
     arrived = np.zeros(len(clients), bool)
     for slot, client in enumerate(clients):
         payload = result.payloads.get(int(client))

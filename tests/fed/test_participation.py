@@ -30,8 +30,7 @@ def drawn(kind, size):
     }[kind]
 
     def one(number):
-        key = round_keys(tiny.key(), number).cohort
-        return participation.choose(part, key, number, P, size)[0]
+        return participation.choose(part, tiny.key(), number, P, size)[0]
 
     return np.asarray(jax.jit(jax.vmap(one))(jnp.arange(ROUNDS)))
 
