@@ -14,8 +14,8 @@
 # # qoejax in a few minutes
 #
 # Simulated IoT sites behind shared bottlenecks, a CNN-Transformer that predicts the intrusion class
-# and the users' mean opinion score together, federated rounds in which every update is sealed and
-# signed by post-quantum cryptography, and an honest look at the result.
+# and the experience of four services up to ten seconds ahead, federated rounds in which every
+# update is sealed and signed by post-quantum cryptography, and an honest look at the result.
 #
 # On Colab, run the first cell with `QOEJAX_SOURCE` set to where the project's source is (a path or
 # a URL that pip understands). Where qoejax is installed already, it does nothing.
@@ -59,7 +59,7 @@ print(json.dumps({k: summary[k] for k in ("rounds", "params", "accuracy", "macro
 # %%
 from IPython.display import Image, display
 
-for name in ("convergence", "confusion", "mos_voice_1s", "partition", "wire"):
+for name in ("convergence", "confusion", "mos", "horizons", "partition", "wire"):
     display(Image(str(workdir / "plots" / f"{name}.png")))
 
 # %% [markdown]

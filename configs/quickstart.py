@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     c = base.get_config()
     c.data.name = "simulated_iot/small"
     c.clients.update(partition="natural", count=20)
-    c.fed.rounds = 30
+    c.fed.rounds = 40
     c.client.update(batch=64, epochs=1)
     c.evaluation.every = 5
     c.checkpoint.every = 5

@@ -82,7 +82,7 @@ def _failed(result: dict[str, Any]) -> str:
     if gate is None or gate["passed"]:
         return ""
     return (
-        f"{gate['sentinel']} alone scores {gate['sentinel_score']:.3f}, within {gate['margin']} of "
+        f"{gate['sentinel']} alone scores {gate['sentinel_score']:.3f}, not {gate['margin']} below "
         f"the model's {gate['model']:.3f}: this split says little about the model"
     )
 

@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/ton
 python -m experiments.evaluate --workdir=runs/ton --input=rows.csv.gz --dataset=ton_iot/10class
+python -m experiments.evaluate --workdir=W --input=r1__scan_01.pcap --dataset=pcap_folder/packets
 python -m experiments.evaluate --workdir=runs/shared --dataset=ciciot2023/merged_binary
 
 The last tries a model of the shared view (config.data.view) on another prepared dataset.
@@ -15,7 +16,9 @@ from absl import flags
 from experiments import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.", required=True)
-_INPUT = flags.DEFINE_string("input", None, "Raw rows: .csv, .csv.gz or .parquet.")
+_INPUT = flags.DEFINE_string(
+    "input", None, "Raw rows: .csv, .csv.gz or .parquet; or a labelled capture."
+)
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Dataset and config: that --input has the form of, or to try the model on."
 )

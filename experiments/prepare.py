@@ -44,6 +44,10 @@ def main() -> dict[str, Any]:
             print(f"note: {split} has no rows of {', '.join(empty)}", file=sys.stderr)
     for note in metadata.get("notes", []):
         print(f"note: {note}", file=sys.stderr)
+    if passed_over := metadata.get("passed_over"):
+        print(f"note: passed over {', '.join(passed_over)}", file=sys.stderr)
+    for warning in metadata.get("warnings", []):
+        print(f"note: {warning}", file=sys.stderr)
     result = {
         "dataset": metadata["spec"]["dataset"],
         "path": str(prepared.data_path),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from qoejax.data import rated, raw, windowed
+from qoejax.data import capture, rated, raw, windowed
 from qoejax.data.builders import BUILDERS
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Progress
@@ -21,6 +21,7 @@ Reader = Callable[[pathlib.Path, Spec, Collection[str]], Raw]
 
 READERS: dict[str, Reader] = {
     "human_qoe": rated.read_rated,
+    "pcap_folder": capture.read,
     **{f"ton_iot/{config}": windowed.read_windows for config in ton_iot_windows.CONFIGS},
 }
 """How a raw file of a dataset is read, where it is not one record a line: by "NAME" or

@@ -140,6 +140,19 @@ def first_equal(
     return first
 
 
+def repeated(
+    train: Float32[np.ndarray, "N D"], test: Float32[np.ndarray, "M D"]
+) -> Bool[np.ndarray, " M"]:
+    """True for the test rows that are equal to some training row."""
+    train_hash, test_hash = row_hash(train), row_hash(test)
+    here = np.flatnonzero(np.isin(train_hash, test_hash))
+    there = np.flatnonzero(np.isin(test_hash, train_hash))
+    both = np.concatenate([train[here], test[there]])
+    out = np.zeros(len(test), bool)
+    out[there] = first_equal(both)[len(here) :] < len(here)
+    return out
+
+
 def _unequal(
     x: Float32[np.ndarray, "N D"], first: Int64[np.ndarray, " N"]
 ) -> Int64[np.ndarray, " bad"]:

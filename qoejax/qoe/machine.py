@@ -91,7 +91,7 @@ def delivered(
     delay_ms: Float[Array, " n"],
     loss_ratio: Float[Array, " n"],
     packets: Float[Array, " n"],
-    budget_ms: float,
+    budget_ms: Scalar | float,
 ) -> Scalar:
     """QoME: share of packets that arrive within the delay budget. TS 23.501, clause 5.7.3.4.
 

@@ -45,7 +45,8 @@ def quick(
     """
     models = unstack(params) if stacked else [params]
     scores = [_score(predict(params, rows.x), rows, spec) for params in models]
-    return {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
+    shared = [k for k in scores[0] if all(k in s for s in scores)]
+    return {k: float(np.mean([s[k] for s in scores])) for k in shared}
 
 
 def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, float]:
@@ -55,7 +56,9 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     scores = {k: s[k] for k in ("accuracy", "macro_f1")} if several else {}
     if rows.mos_mask.any():
         figures = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])
-        scores |= {"mos_plcc": figures["plcc"], "mos_rmse": figures["rmse"]}
+        scores["mos_rmse"] = figures["rmse"]
+        if figures["plcc"] is not None:  # equal scores correlate with nothing
+            scores["mos_plcc"] = figures["plcc"]
     return scores
 
 

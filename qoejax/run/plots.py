@@ -106,18 +106,61 @@ def partition(table: np.ndarray, names: tuple[str, ...]) -> Figure:
     return figure
 
 
-def scores(true: np.ndarray, predicted: np.ndarray, service: Service) -> Figure:
-    """Predicted against true scores [N] of a service as a density, with the diagonal."""
-    figure, axes = _new(5.2, 4.4)
-    name, ends = ("MOS", (1, 5)) if service.scale == MOS else ("QoME", (0, 1))
-    bins = axes.hexbin(
-        true, predicted, gridsize=40, extent=ends * 2, mincnt=1, bins="log", cmap="viridis"
-    )
-    axes.plot(ends, ends, color=RED, lw=1)
-    axes.set(
-        xlabel=f"true {name} ({service.key})", ylabel=f"predicted {name}", xlim=ends, ylim=ends
-    )
-    figure.colorbar(bins, ax=axes, shrink=0.85, label="rows")
+def scores(pairs: dict[Service, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """True against predicted scores [N] of the services of one scale, as densities.
+
+    A row for each name, a column for each horizon; the diagonal is perfect.
+    """
+    names = list(dict.fromkeys(service.name for service in pairs))
+    horizons = sorted({service.horizon_s or 0 for service in pairs})
+    label, ends = ("MOS", (1, 5)) if next(iter(pairs)).scale == MOS else ("QoME", (0, 1))
+    size, dpi = (2.1, 90) if len(pairs) > 1 else (4.2, 120)
+    figure, grid = plt.subplots(
+        len(names), len(horizons), squeeze=False, sharex=True, sharey=True, dpi=dpi,
+        figsize=(1.1 + size * len(horizons), 0.8 + size * len(names)), layout="constrained",
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for service, (true, predicted) in pairs.items():
+        row, column = names.index(service.name), horizons.index(service.horizon_s or 0)
+        axes = grid[row, column]
+        axes.set_axis_on()
+        axes.hexbin(
+            true, predicted, gridsize=30, extent=ends * 2, mincnt=1, bins="log", cmap="viridis"
+        )
+        axes.plot(ends, ends, color=RED, lw=1)
+        axes.set(xlim=ends, ylim=ends, title=service.key if len(pairs) > 1 else "")
+        axes.title.set_fontsize(9)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(f"true {label}", fontsize=10)
+    figure.supylabel(f"predicted {label}", fontsize=10)
+    return figure
+
+
+def horizons(figures: dict[Service, dict[str, Any]]) -> Figure:
+    """PLCC, and skill over persistence, of each service against the horizon of its forecast.
+
+    Args:
+        figures: "plcc" and "skill" (either may be None) of services with a horizon above 0.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.8), dpi=120, layout="constrained")
+    names = list(dict.fromkeys(service.name for service in figures))
+    for axes, key in zip(panels, ("plcc", "skill"), strict=True):
+        for i, name in enumerate(names):
+            points = sorted(
+                (service.horizon_s or 0, values[key])
+                for service, values in figures.items()
+                if service.name == name and values[key] is not None
+            )
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=f"C{i}", label=name)
+        axes.set(xlabel="horizon, s", xticks=sorted({s.horizon_s or 0 for s in figures}))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set(ylabel="PLCC", ylim=(0, 1))
+    panels[1].axhline(0, color=GREY, lw=1, ls="--")
+    # One second ahead persistence may win by far; what matters is where the curve crosses 0.
+    panels[1].set(ylabel="skill over persistence", ylim=(-1, 1))
+    panels[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Per record: class, probability, MOS with an interval, and the action of greatest utility."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,8 +24,8 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
     """Predictions for scaled rows x[N,T,F], one array a column.
 
     Columns of scores (``mos_SERVICE``, ``qome_SERVICE``), with the 80 % interval, are there only
-    when the model's dataset has them; the action then weighs the worst MOS, else ``NOMINAL_MOS``.
-    Where the dataset has one class only, there is no class and no action.
+    when training rows were rated on them; the action then weighs the worst MOS, else
+    ``NOMINAL_MOS``. Where the dataset has one class only, there is no class and no action.
     """
     out = trained.predictor()(trained.params, x)
     probability, mos = evaluate.probabilities(out)
@@ -40,13 +41,14 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
         }
     bins = jnp.asarray(out["mos"])
     low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
-    services = trained.spec.services
+    # A service that no training row rated has a head that has learned nothing.
+    services = {q: s for q, s in enumerate(trained.spec.services) if trained.mos_mean[q] > 0}
     for name, scores in (("", mos), ("_low", low), ("_high", high)):
-        own = build.from_head(trained.spec, scores[:, : len(services)]).astype(np.float32)
-        table |= {service.label + name: own[:, q] for q, service in enumerate(services)}
+        own = build.from_head(trained.spec, scores[:, : len(trained.spec.services)])
+        table |= {s.label + name: own[:, q].astype(np.float32) for q, s in services.items()}
     if len(names) == 1:
         return table
-    rated = [q for q, service in enumerate(services) if service.scale == tables.MOS]
+    rated = [q for q, service in services.items() if service.scale == tables.MOS]
     worst = mos[:, rated].min(-1) if rated else np.full(len(best), NOMINAL_MOS)
     chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
     table["action"] = np.array(decide.ACTIONS)[np.asarray(chosen)]
@@ -54,12 +56,17 @@ def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[st
 
 
 def predict(
-    trained: model.Model, source: pathlib.Path, target: pathlib.Path, costs: decide.Costs
+    trained: model.Model,
+    source: pathlib.Path,
+    target: pathlib.Path,
+    costs: decide.Costs,
+    show: Callable[[pa.Table], None] | None = None,
 ) -> dict[str, Any]:
     """Reads ``source``, writes one row per usable record to ``target``, atomically.
 
     The first columns say which record a row is: in a file of records, ``row`` is its number (0 is
-    the first after the header). Unusable rows are left out and counted.
+    the first after the header); in a capture, when a window was and between whom. Unusable rows
+    are left out and counted. ``show`` sees the table once it is written.
 
     Raises:
       RunError: unreadable input, unknown output form, or a local-only model (one per client).
@@ -85,6 +92,8 @@ def predict(
         files.write_bytes(target, sink.getvalue().to_pybytes())
     except OSError as e:
         raise RunError(f"output {target} cannot be written: {e.strerror or e}") from None
+    if show:
+        show(table)
     return {
         "input": str(source),
         "output": str(target),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qoejax.data.table import Service
+from qoejax.data.table import MOS, QOME, Service
 from qoejax.run import files, pages, plots
 from qoejax.run.evaluate import Result
 from qoejax.run.writer import read_rows
@@ -18,7 +18,9 @@ CAPTIONS = {
     "confusion": "Confusion matrix on the test split, by true class.",
     "per_class": "Recall and precision of every class.",
     "partition": "Who holds what: training rows of each class at every client.",
-    "scores": "Experience score predicted against true.",
+    "mos": "MOS predicted against true; one row a service, one column a horizon.",
+    "qome": "QoME (machines) predicted against true; one row a service, one column a horizon.",
+    "horizons": "How far ahead: correlation, and skill over persistence (0 is no better).",
     "reliability": "Reliability: accuracy against confidence (all on the diagonal is calibrated).",
     "wire": "The wire: time in each primitive, and bytes, by round.",
 }
@@ -44,12 +46,7 @@ def draw(
         "reliability": plots.reliability(result.probability, result.label) if several else None,
         "wire": plots.wire(rows) if any("wire" in r for r in rows) else None,
     }
-    for q, service in enumerate(services):
-        seen = result.mos_mask[:, q]
-        if seen.any():
-            figures[service.label] = plots.scores(
-                result.mos_true[seen, q], result.mos_predicted[seen, q], service
-            )
+    figures |= _experience(result, services)
     paths = {}
     for name, figure in figures.items():
         if figure is not None:
@@ -58,10 +55,27 @@ def draw(
     return paths
 
 
+def _experience(result: Result, services: tuple[Service, ...]) -> dict[str, Any]:
+    """Figures of the scores: one a scale, and one over horizons where there are several."""
+    figures, ahead = {}, {}
+    for scale in (MOS, QOME):
+        pairs = {}
+        for q, service in enumerate(services):
+            seen = result.mos_mask[:, q]
+            if service.scale == scale and seen.any():
+                pairs[service] = (result.mos_true[seen, q], result.mos_predicted[seen, q])
+                if service.horizon_s:
+                    ahead[service] = result.summary[scale][service.key]
+        if pairs:
+            figures[scale] = plots.scores(pairs)
+    if len({service.horizon_s for service in ahead}) > 1:
+        figures["horizons"] = plots.horizons(ahead)
+    return figures
+
+
 def _figure(name: str, path: pathlib.Path) -> dict[str, str]:
-    caption = CAPTIONS[name if name in CAPTIONS else "scores"]
     encoded = base64.b64encode(path.read_bytes()).decode()
-    return {"name": name, "caption": caption, "src": f"data:image/png;base64,{encoded}"}
+    return {"name": name, "caption": CAPTIONS[name], "src": f"data:image/png;base64,{encoded}"}
 
 
 def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from qoejax.data import load, preprocess, split, splits, table
+from qoejax.data.errors import DataError
 from qoejax.data.schema import shared_view
 from qoejax.run.errors import RunError
 
@@ -78,12 +79,19 @@ def tables(config: ml_collections.ConfigDict) -> Tables:
     for name, rows in sides.items():
         keep, report = clean(config, spec, rows)
         sides[name], reports[name] = table.take(rows, keep), report._asdict()
+    if config.data.view:  # Rows that were parted by more columns may be equal in fewer.
+        flat = [_flat(config, spec, sides[name]) for name in ("train", "test")]
+        repeated = split.repeated(*flat)
+        sides["test"] = table.take(sides["test"], np.flatnonzero(~repeated))
+        reports["test"]["repeated_from_training"] = int(repeated.sum())
+        if repeated.all():
+            raise DataError(f"{spec.dataset}: every test row repeats a training row in this view.")
     return spec, sides["train"], sides["test"], reports
 
 
 def test_rows(config: ml_collections.ConfigDict) -> table.Table:
-    """The test rows of ``tables``; reads only them where the prepared split is used."""
-    if config.data.split != "prepared":
+    """The test rows of ``tables``; reads only them where the dataset is used as prepared."""
+    if config.data.split != "prepared" or config.data.view:
         return tables(config)[2]
     spec, rows = _read(config, dataset(config), "test")
     return table.take(rows, clean(config, spec, rows)[0])

@@ -9,6 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+SLOT_S = 0.01
+
+SLOTS = 100
+"""Slots of one second."""
+
 
 class Served(NamedTuple):
     """What the queue did in each of S slots.
@@ -23,7 +28,7 @@ class Served(NamedTuple):
 
 
 def fifo(
-    arrivals: Float[Array, " S"], service: Float[Array, ""], buffer: Float[Array, ""]
+    arrivals: Float[Array, " S"], service: Float[Array, " S"], buffer: Float[Array, ""]
 ) -> Served:
     """A slotted fluid queue that starts empty.
 
@@ -32,15 +37,16 @@ def fifo(
 
     Args:
         arrivals: amount offered in each slot, non-negative.
-        service: amount served in a slot, positive.
+        service: amount that can be served in each slot, non-negative.
         buffer: amount that may wait, non-negative.
     """
 
-    def slot(backlog: Array, offered: Array) -> tuple[Array, Served]:
-        excess = backlog + offered - service
+    def slot(backlog: Array, now: tuple[Array, Array]) -> tuple[Array, Served]:
+        offered, able = now
+        excess = backlog + offered - able
         lost = jnp.maximum(excess - buffer, 0.0)
         left = jnp.clip(excess, 0.0, buffer)
         return left, Served(left, lost / jnp.maximum(offered, 1e-30))
 
-    _, served = jax.lax.scan(slot, jnp.zeros_like(service), arrivals)
+    _, served = jax.lax.scan(slot, jnp.zeros_like(buffer), (arrivals, service))
     return served

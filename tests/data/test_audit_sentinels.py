@@ -150,7 +150,7 @@ def test_the_forest_is_about_as_good_as_scikit_learns(classes):
         reference = sklearn.ensemble.ExtraTreesClassifier(24, max_depth=16, random_state=0)
         expected = (reference.fit(x[half], label[half]).predict(x[rest]) == label[rest]).mean()
         np.testing.assert_allclose(said.sum(1), 1, rtol=1e-6)
-        assert (said.argmax(1) == label[rest]).mean() > expected - 0.05
+        assert (said.argmax(1) == label[rest]).mean() > expected - 0.1
     else:
         reference = sklearn.ensemble.ExtraTreesRegressor(24, max_depth=16, random_state=0)
         expected = np.corrcoef(reference.fit(x[half], score[half]).predict(x[rest]), score[rest])

@@ -50,3 +50,39 @@ def test_prepare(tmp_path):
         assert 50 < row["peak_mb"] < 1000
     assert set(summary["targets"]) < set(summary)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_simulator():
+    one, two, total = lines("simulator", "--chunks=1,4", "--episodes=8")
+    assert (one["chunk"], two["chunk"]) == (1, 4)
+    for row in (one, two):
+        assert row["episodes"] == 8
+        assert row["seconds"] > 0
+        assert row["cpu_s"] > 0
+        assert row["episodes_per_s"] == pytest.approx(8 / row["seconds"])
+        assert row["versions"]["jax"]
+    assert one["ratio"] == 1.0
+    assert total["fastest_chunk"] in (1, 4)
+
+
+@pytest.mark.slow
+def test_forecast(tmp_path):
+    *rows, total = lines(
+        "forecast", "--dataset=simulated_iot/tiny", f"--data_dir={tmp_path}", "--iterations=2"
+    )
+    assert len(rows) == 20
+    assert all(0 <= row["now_rmse"] < 2 for row in rows)
+    assert ["skill" in row for row in rows[:5]] == [False, True, True, True, True]
+    assert 0 <= total["now_macro_f1"] <= 1
+
+
+@pytest.mark.slow
+def test_captures():
+    small, large, ratio = lines("captures", "--packets=20000")
+    assert (small["packets"], large["packets"]) == (2000, 20_000)
+    assert large["windows"] == 1000
+    for row in (small, large):
+        assert row["packets_per_cpu_second"] > 0
+        assert row["megabytes_peak"] >= row["megabytes_before"] > 0
+    assert ratio["packets_ratio"] == 10

@@ -12,7 +12,7 @@ import tempfile
 
 import numpy as np
 
-from qoejax.data import cells, raw, rawfile, recorded, records, schema, sources, windowed
+from qoejax.data import cells, rated, raw, rawfile, recorded, records, schema, sources, windowed
 from qoejax.data.bins import Bins
 from qoejax.data.errors import DataError
 from qoejax.data.schema import ton_iot_windows
@@ -23,16 +23,24 @@ CONFIGS = (
     "ciciot2023/merged_8class_partial",
     "ton_iot/10class",
     "edge_iiotset/15class",
+    "human_qoe/cloud_gaming",
+    "human_qoe/poqemon",
     "ton_iot/windows",
 )
+RECORDED = CONFIGS[:4]
 ROWS = 24
 
 
 @functools.cache
 def valid(config: str) -> bytes:
     """A small file in the form of a config."""
-    lines = dummy.table(config, ROWS) if config != "ton_iot/windows" else _zeek()
+    lines = _zeek() if config == "ton_iot/windows" else _lines(config)
     return "".join(",".join(line) + "\n" for line in lines).encode()
+
+
+def _lines(config: str) -> list:
+    make = dummy.rated if config.startswith("human_qoe") else dummy.table
+    return make(config, ROWS)
 
 
 def _zeek() -> list:
@@ -44,7 +52,7 @@ def _zeek() -> list:
 def _spec(config: str):
     """The columns, with the vocabularies of the valid file."""
     spec = schema.spec_of(schema.find(config))
-    header, *rows = dummy.table(config, ROWS)
+    header, *rows = _lines(config)
     vocab = {
         c.name: ("", *sorted({row[header.index(c.name)] for row in rows} - {"", "-", "0", "0.0"}))
         for c in spec.columns
@@ -61,6 +69,8 @@ def read_all(config: str, path: pathlib.Path) -> str:
     try:
         if config == "ton_iot/windows":
             return _windows(config, path)
+        if config not in RECORDED:
+            return _ratings(config, path)
         _raw(config, path)
         return _as_builder(config, path)
     except DataError as e:
@@ -102,6 +112,18 @@ def _as_builder(config: str, path: pathlib.Path) -> str:
     return "read"
 
 
+def _ratings(config: str, path: pathlib.Path) -> str:
+    spec = _spec(config)
+    table, report, identity = rated.read_rated(path, spec, [c.name for c in spec.columns])
+    assert np.isfinite(table.x).all()
+    scores = table.mos[table.mos_mask]
+    assert ((scores >= 1) & (scores <= 5)).all()
+    assert len(table.label) == len(identity["row"]) == report.kept > 0
+    assert report.rows == report.kept + sum(report.dropped.values())
+    assert (np.diff(identity["row"]) > 0).all()
+    return "read"
+
+
 def _windows(config: str, path: pathlib.Path) -> str:
     spec = ton_iot_windows.spec(config.partition("/")[2])
     level = ton_iot_windows.level(config.partition("/")[2])
@@ -138,7 +160,7 @@ def main() -> None:
             path.write_bytes(data[1:])
             read_all(CONFIGS[data[0] % len(CONFIGS)], path)
 
-    for module in (cells, rawfile, records, raw, windowed):
+    for module in (cells, rawfile, records, raw, rated, windowed):
         for function in vars(module).values():
             if inspect.isfunction(function) and function.__module__ == module.__name__:
                 atheris.instrument_func(function)

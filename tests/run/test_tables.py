@@ -66,6 +66,24 @@ def test_rows_parted_by_content_need_a_time_column(ton):
     assert len(train.label) > len(test.label) > 0
 
 
+def test_rows_that_are_equal_in_the_view_stand_on_one_side(tmp_path):
+    """Four columns of few values decide the view and the label; the others differ in every row."""
+    lines = dummy.table("ton_iot/10class", 400)
+    at = {name: j for j, name in enumerate(lines[0])}
+    for i, line in enumerate(lines[1:]):
+        few = {"duration": 1 + i % 5, "src_pkts": 1 + i % 3, "dst_pkts": 1, "dst_ip_bytes": 40}
+        few |= {"src_ip_bytes": 100 + i % 4, "type": ("normal", "dos", "scanning")[i % 3]}
+        few |= {"proto": "tcp", "missed_bytes": i}
+        for name, value in few.items():
+            line[at[name]] = str(value)
+    dummy.write(tmp_path / "raw" / "Train_Test_Network.csv", lines)
+    load.builder("ton_iot/10class", tmp_path / "data", tmp_path / "raw")
+    data = {"name": "ton_iot/10class", "view": "shared", "split": "prepared"}
+    config = tiny_config(tmp_path / "data", data=data)
+    with pytest.raises(DataError, match="every test row repeats a training row"):
+        tables.tables(config)
+
+
 def test_the_shared_view_of_another_dataset(ton):
     config = tiny_config(ton, data={"view": "shared", "split": "group"})
     spec, train, _, _ = tables.tables(config)

@@ -1,9 +1,9 @@
-"""Simulated IoT sites behind shared bottlenecks: flow features, attacks, voice MOS. No download."""
+"""Simulated IoT sites behind shared bottlenecks: features, attacks, experience. No download."""
 
 import functools
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
 
+from qoejax.data.builders.simulated_iot import bootstrap
+from qoejax.data.builders.simulated_iot.configs import CONFIGS, TEST_EVERY, Part, parts
 from qoejax.data.packed import PackedBuilder, Plan
-from qoejax.data.table import NUMERIC, Column, Service, Spec, Table, make_table
-from qoejax.simulate import episodes, mixes
+from qoejax.data.table import MOS, NUMERIC, QOME, Column, Service, Spec, Table, make_table
+from qoejax.simulate import attacks, episodes, mixes
+from qoejax.simulate.observe import FEATURES
+from qoejax.simulate.probes import PROBES
 
 SEED = 20230401
 """Of all configs: a larger one repeats the sites and episodes of a smaller one, and adds others."""
@@ -25,74 +29,76 @@ CHUNK = 80
 
 SHARD_SITES = 20
 
-TEST_EVERY = 5
-"""One episode in so many is a test episode, at every site."""
-
-
-class Size(NamedTuple):
-    """How many sites a config has, and how many episodes of each."""
-
-    sites: int
-    episodes: int
-
-
-SIZES: dict[str, Size] = {"small": Size(20, 80), "standard": Size(100, 200), "tiny": Size(3, 10)}
-"""The configs; the first is the default."""
+SERVICES = tuple(
+    Service(name, horizon, QOME if probe.machine else MOS)
+    for name, probe in PROBES.items()
+    for horizon in SETTINGS.horizons
+)
+"""Every service now (0) and at every horizon."""
 
 
 class Builder(PackedBuilder):
-    """Simulated IoT sites behind shared bottlenecks: flow features, attacks, voice MOS.
+    """Simulated IoT sites behind shared bottlenecks: flow features, attacks, experience.
 
-    Train and test split by episode: no episode has windows on both sides, every site has both.
-    The natural group is the site.
+    Train and test split by episode: no episode has windows on both sides. The natural group is the
+    site.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First simulator: one bottleneck a site, voice MOS."}  # noqa: RUF012
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 (as TFDS wants it)
+        "2.0.0": "Four services at five horizons, eight attack families, scenarios, hold-outs.",
+        "1.0.0": "First simulator: one bottleneck a site, voice MOS.",
+    }
     BUILDER_CONFIGS = [  # noqa: RUF012 (as TFDS wants it)
-        tfds.core.BuilderConfig(
-            name=name,
-            description=f"{s.sites} sites of {s.episodes} episodes, {SETTINGS.seconds} s each",
-        )
-        for name, s in SIZES.items()
+        tfds.core.BuilderConfig(name=name, description=c.why) for name, c in CONFIGS.items()
     ]
     DEFAULT_BUILDER_CONFIG_NAME = "small"
+
+    @property
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:
+        """What to put into manual_dir; None for the configs that need nothing."""
+        recorded = CONFIGS[self.builder_config.name].recorded
+        return bootstrap.INSTRUCTIONS if recorded else None
 
     def _spec(self) -> Spec:
         return Spec(
             dataset=f"{self.name}/{self.builder_config.name}",
-            columns=tuple(
-                Column(n, unit, NUMERIC, False, why) for n, unit, why in episodes.FEATURES
-            ),
+            columns=tuple(Column(n, unit, NUMERIC, False, why) for n, unit, why in FEATURES),
             label_names=mixes.LABELS,
-            services=tuple(Service(name, SETTINGS.horizon) for name in episodes.SERVICES),
+            services=SERVICES,
             vocab={},
             benign=mixes.LABELS[0],
             window=SETTINGS.length,
         )
 
     def _plan(self, manual_dir: pathlib.Path | None, scratch: pathlib.Path) -> Plan:
-        del manual_dir, scratch
-        size = SIZES[self.builder_config.name]
-        numbers = np.arange(size.episodes, dtype=np.int32)
-        is_test = numbers % TEST_EVERY == TEST_EVERY - 1
-        chosen = {"train": numbers[~is_test], "test": numbers[is_test]}
-        sites = np.arange(size.sites, dtype=np.int32)
-        groups = [sites[i : i + SHARD_SITES] for i in range(0, len(sites), SHARD_SITES)]
-        done = _Progress(self.progress, len(sites) * len(numbers))
+        del scratch
+        config = CONFIGS[self.builder_config.name]
+        self._sources: list[dict[str, Any]] = []
+        recorded = None
+        if config.recorded:
+            recorded, self._sources = bootstrap.read(manual_dir)
+        chosen = parts(config)
+        total = sum(len(p.sites) * len(p.numbers) for p in chosen.values())
+        done = _Progress(self.progress, total)
         shards = {
-            split: [functools.partial(_tables, group, own, done) for group in groups]
-            for split, own in chosen.items()
+            split: [
+                functools.partial(_tables, part._replace(sites=group), recorded, done)
+                for group in np.split(part.sites, range(SHARD_SITES, len(part.sites), SHARD_SITES))
+            ]
+            for split, part in chosen.items()
         }
         return Plan(shards, self._finish_metadata)
 
     def _finish_metadata(self) -> tuple[Spec, dict[str, Any]]:
-        size = SIZES[self.builder_config.name]
+        config = CONFIGS[self.builder_config.name]
         return self._spec(), {
             "seed": SEED,
-            "sites": size.sites,
-            "episodes_per_site": size.episodes,
-            "settings": SETTINGS._asdict(),
+            "sites": config.sites,
+            "episodes_per_site": config.episodes,
+            "test_every": TEST_EVERY,
+            "settings": {**SETTINGS._asdict(), "horizons": list(SETTINGS.horizons)},
+            "sources": self._sources,
             "jax": jax.__version__,
         }
 
@@ -109,25 +115,26 @@ class _Progress:
             self._tell(self._done * SETTINGS.examples(), self._done / self._total)
 
 
-def _tables(
-    sites: Int[np.ndarray, " s"], numbers: Int[np.ndarray, " e"], done: _Progress
-) -> Iterator[Table]:
-    """The examples of the given episodes of the given sites, site by site."""
-    site = np.repeat(sites, len(numbers))
-    number = np.tile(numbers, len(sites))
+def _tables(part: Part, recorded: attacks.Recording | None, done: _Progress) -> Iterator[Table]:
+    """The examples of the episodes of a part, site by site."""
+    site = np.repeat(part.sites, len(part.numbers))
+    number = np.tile(part.numbers, len(part.sites))
     key = jax.random.key(SEED, impl="threefry2x32")
+    world = episodes.World(part.scenario, SETTINGS, part.attacks)
     for start in range(0, len(site), CHUNK):
         ids = (site[start : start + CHUNK], number[start : start + CHUNK])
         real = len(ids[0])
         # The last chunk repeats its last episode, so that all chunks share one compilation.
         padded = [jnp.asarray(np.pad(i, (0, CHUNK - real), mode="edge")) for i in ids]
-        made = jax.device_get(_simulate(key, *padded))
-        x, label, mos = (a[:real].reshape(-1, *a.shape[2:]) for a in made)
-        yield make_table(x, label, np.repeat(ids[0], SETTINGS.examples()), mos)
+        made = jax.device_get(simulate(key, *padded, recorded, world))
+        x, label, score = (a[:real].reshape(-1, *a.shape[2:]) for a in made)
+        group: Int[np.ndarray, " n"] = np.repeat(ids[0], SETTINGS.examples())
+        yield make_table(x, label, group, score.reshape(len(score), -1))
         done(real)
 
 
-@jax.jit
-def _simulate(key: Any, site: Any, number: Any) -> episodes.Windows:
-    one = functools.partial(episodes.examples, settings=SETTINGS)
-    return jax.vmap(one, (None, 0, 0))(key, site, number)
+@functools.partial(jax.jit, static_argnames="world")
+def simulate(key: Any, site: Any, number: Any, recorded: Any, world: Any) -> episodes.Windows:
+    """``episodes.examples`` of many episodes [E] at once."""
+    one = functools.partial(episodes.examples, world=world)
+    return jax.vmap(lambda s, n: one(key, s, n, recorded=recorded))(site, number)

@@ -1,0 +1,1 @@
+"""TFDS dataset pcap_folder."""
