@@ -6,7 +6,7 @@ import pytest
 from qoejax.data import schema, table
 from qoejax.data.errors import DataError
 from qoejax.data.schema import shared_view
-from qoejax.simulate import episodes
+from qoejax.simulate import observe
 
 
 def rows_of(name, columns=None, rows=6, seed=0):
@@ -63,7 +63,7 @@ def test_both_releases_of_ciciot2023_and_an_excerpt():
 
 
 def test_the_simulator_gives_every_quantity_of_its_last_record():
-    columns = tuple(table.Column(n, u, table.NUMERIC, False, w) for n, u, w in episodes.FEATURES)
+    columns = tuple(table.Column(n, u, table.NUMERIC, False, w) for n, u, w in observe.FEATURES)
     spec = schema.spec_of(schema.find("ton_iot/10class"))._replace(
         dataset="simulated_iot/tiny", columns=columns, window=4
     )
