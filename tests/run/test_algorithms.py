@@ -56,7 +56,7 @@ def test_every_client_has_a_model_and_its_own_test_rows(fedper):
     own = stored["own_rows"]
     assert len(own["clients"]["accuracy"]) == 3
     assert own["mean"]["accuracy"] == pytest.approx(np.mean(own["clients"]["accuracy"]))
-    rows = evaluate.split_rows(trained)
+    rows, _ = evaluate.split_rows(trained)
     everyone = evaluate.own_rows(trained, rows, np.zeros(len(rows.label), np.int32))
     first = evaluate.evaluate_model(
         trained._replace(params=evaluate.unstack(trained.params)[0], stacked=False), rows
