@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from qoejax.fed import client, drift, personal
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.protocol import ClientUpdate
 
 CLIENT_UPDATES: dict[str, Callable[..., ClientUpdate]] = {
     "fedavg": client.fedavg,

@@ -15,7 +15,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, UInt8, UInt32
 
-from qoejax.fed.client import ClientUpdate, Coding
+from qoejax.fed.protocol import ClientUpdate, Coding
 from qoejax.types import Params
 
 BLOCK = 256

@@ -7,16 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from qoejax.fed.client import (
-    AVERAGING,
-    ClientUpdate,
-    LossFn,
-    ServerSide,
-    Turnout,
-    check_rates,
-    descend,
-    draw,
-)
+from qoejax.fed.client import check_rates, descend, draw
+from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, ServerSide, Turnout
 from qoejax.types import Cohort, Examples, Params
 
 OPTIONS = ("estimate", "gradient")

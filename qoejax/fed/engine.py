@@ -26,8 +26,8 @@ from qoejax.data.cohort import cohort as make_cohort
 from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
-from qoejax.fed.client import ClientUpdate, layout
 from qoejax.fed.participation import Participation
+from qoejax.fed.protocol import ClientUpdate, layout
 from qoejax.fed.round import ForEach, in_turn, make_halves
 from qoejax.fed.state import (
     MAX_NORM,
@@ -63,7 +63,7 @@ class Engine(NamedTuple):
       size: K, padding included.
       sent: ``(state) -> tree``: what every client of the next round is given.
       message: ``(params) -> tree`` with the layout of what one client sends, see
-        ``client.layout``; by default that of the parameters.
+        ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
     """

@@ -9,16 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from qoejax import trees
-from qoejax.fed.client import (
-    AVERAGING,
-    ClientUpdate,
-    LossFn,
-    ServerSide,
-    Turnout,
-    check_rates,
-    descend,
-    descend_between,
-)
+from qoejax.fed.client import check_rates, descend, descend_between
+from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, ServerSide, Turnout
 from qoejax.types import Params
 
 

@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, Key
 
 from qoejax.data.cohort import places, poisson
 from qoejax.fed.aggregate.base import Aggregator, squared_norms, weighted_sum
-from qoejax.fed.client import Gradient, LossFn, rows_of
+from qoejax.fed.client import rows_of
 from qoejax.fed.promotion import lenient
+from qoejax.fed.protocol import Gradient, LossFn
 from qoejax.types import Cohort, Examples, Params, Sums
 
 

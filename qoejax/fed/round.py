@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.fed.aggregate.base import squared_norms
 from qoejax.fed.attacks import corrupt
-from qoejax.fed.client import ClientUpdate, Turnout
+from qoejax.fed.protocol import ClientUpdate, Turnout
 from qoejax.fed.state import Algorithm, Local, RoundKeys, ServerState, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, Key
 
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.protocol import ClientUpdate
 from qoejax.types import Params, Sums
 
 MAX_NORM = 1e4
@@ -45,9 +45,9 @@ class ServerState(NamedTuple):
 class Local(NamedTuple):
     """What the K clients of a cohort, or of a slice of it, computed; all leaves are [K, *].
 
-    ``deltas`` are the algorithm's messages as they travel (``client.layout``), for most algorithms
-    of the shape of the parameters. A client whose delta or state is not finite has a delta with
-    NaN in it, which the server refuses, and the state it came with.
+    ``deltas`` are the algorithm's messages as they travel (``protocol.layout``), for most
+    algorithms of the shape of the parameters. A client whose delta or state is not finite has a
+    delta with NaN in it, which the server refuses, and the state it came with.
     """
 
     deltas: Params

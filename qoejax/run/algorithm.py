@@ -9,6 +9,7 @@ import ml_collections
 from qoejax import trees
 from qoejax.fed import client, compress
 from qoejax.fed.algorithms import CLIENT_UPDATES
+from qoejax.fed.protocol import ClientUpdate
 from qoejax.run import privacy
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
@@ -75,7 +76,7 @@ def _check_compression(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.ClientUpdate:
+def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> ClientUpdate:
     """The local half of a round."""
     name, keys = ALGORITHMS[config.fed.algorithm]
     c = config.client
@@ -121,7 +122,7 @@ def local_work(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def check_memory(
     config: ml_collections.ConfigDict,
-    update: client.ClientUpdate,
+    update: ClientUpdate,
     params: Any,
     population: int,
     history: int = 0,

@@ -10,7 +10,8 @@ import numpy as np
 
 from qoejax.data import table
 from qoejax.data.cohort import cohort
-from qoejax.fed import aggregate, attacks, client
+from qoejax.fed import aggregate, attacks
+from qoejax.fed.protocol import ClientUpdate
 from qoejax.run.algorithm import PERSONAL
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
@@ -120,7 +121,7 @@ def make_aggregator(
 
 
 def make_root_delta(
-    root: Examples, update: client.ClientUpdate, schedule: Callable[[Any], Any], **work: Any
+    root: Examples, update: ClientUpdate, schedule: Callable[[Any], Any], **work: Any
 ) -> Callable[..., Any]:
     """``root_delta(params, round, key)``: what a client that holds the root rows would send.
 

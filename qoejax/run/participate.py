@@ -11,7 +11,7 @@ import numpy as np
 from qoejax import trees
 from qoejax.data.cohort import steps_per_epoch
 from qoejax.fed import buffered, devices, participation
-from qoejax.fed.client import ClientUpdate, layout
+from qoejax.fed.protocol import ClientUpdate, layout
 from qoejax.run import algorithm
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError

@@ -16,8 +16,9 @@ import ml_collections
 import numpy as np
 
 from qoejax.data.cohort import cohort
-from qoejax.fed import aggregate, attacks, client, round
+from qoejax.fed import aggregate, attacks, round
 from qoejax.fed.evaluate import make_evaluator
+from qoejax.fed.protocol import ClientUpdate
 from qoejax.objectives import metrics
 from qoejax.run import algorithm as algorithms
 from qoejax.run import build, defence, files, participate, plots
@@ -34,7 +35,7 @@ class Task(NamedTuple):
     data: build.Data
     population: build.Population
     objective: Any
-    update: client.ClientUpdate
+    update: ClientUpdate
     root_delta: Callable[..., Any] | None
 
 

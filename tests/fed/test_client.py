@@ -10,6 +10,7 @@ import pytest
 
 from qoejax.fed import client
 from qoejax.fed.algorithms import CLIENT_UPDATES
+from qoejax.fed.protocol import Turnout
 from qoejax.types import Examples
 
 from . import tiny
@@ -44,7 +45,7 @@ def learnt(name, out):
     """How far the client's model moved, wherever the algorithm keeps it."""
     message, state, _ = out
     update, before = jitted(name)[0], tiny.params(name)
-    turnout = client.Turnout(share=jnp.float32(0), steps=jnp.float32(1))
+    turnout = Turnout(share=jnp.float32(0), steps=jnp.float32(1))
     delta, _ = update.server.absorb(before, update.server.init(before), message, turnout)
     after = jax.tree.map(jnp.add, before, delta)
     if update.personal is not None:

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from qoejax.fed import client, compress, round, server
+from qoejax.fed import attacks, client, compress, round, server
 from qoejax.fed.aggregate import AGGREGATORS
+from qoejax.fed.protocol import layout
 
 from . import tiny
 
@@ -190,10 +191,10 @@ def test_feedback_finds_the_minimum_of_a_quadratic_that_bare_top_k_misses():
     )
 
 
-def algorithm(name, feedback=True):
+def algorithm(name, feedback=True, trained="fedavg"):
     made = make(name, feedback)
     return round.Algorithm(
-        compress.compressed(tiny.update("fedavg"), made),
+        compress.compressed(tiny.update(trained), made),
         AGGREGATORS["weighted_mean"](),
         server.sgd(),
         client.constant(1),
@@ -206,7 +207,7 @@ def test_a_round_sends_messages_and_remembers_by_identity():
     state = round.init_state(alg, tiny.params(), 5)
     cohort = tiny.cohort((3, -1, 1))
     local = jax.jit(local_fn)(state, tiny.examples(), cohort, tiny.key())
-    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), client.layout(alg.client, tiny.params()))
+    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), layout(alg.client, tiny.params()))
     assert jax.tree.map(lambda a: (a.shape[1:], a.dtype), local.deltas) == shapes
     after, metrics = jax.jit(server_fn)(state, cohort, local, jnp.ones(3, bool), tiny.key())
     assert metrics["clients"] == 2
@@ -224,6 +225,42 @@ def test_a_message_of_a_delta_that_is_not_finite_is_refused():
     assert (metrics["clients"], metrics["refused"]) == (4, 1)
     assert np.isfinite(np.asarray(state.params["w"])).all()
     assert np.isfinite(np.asarray(state.client_state.compressor["w"])).all()
+
+
+def test_clients_keep_their_own_parameters_and_a_memory_of_the_shared_ones():
+    """``fedper`` sends ``w`` only; the personal model is read past the compressor's memory."""
+    alg = algorithm("int8", trained="fedper")
+    assert layout(alg.client, tiny.params("fedper"))["codes"].shape == (3,)
+    state = round.init_state(alg, tiny.params("fedper"), 5)
+    step = jax.jit(round.make_round(alg))
+    state, metrics = step(state, tiny.examples(), tiny.cohort(), tiny.key())
+    assert metrics["clients"] == 5
+    one = jax.tree.map(lambda leaf: leaf[2], state.client_state)
+    model = alg.client.personal(state.params, one)
+    assert model["b"] == one.own["b"] != state.params["b"]
+    tiny.equal(model["w"], state.params["w"])
+
+
+def test_messages_are_decoded_then_attacked_then_discounted_by_age():
+    """The server's half on messages = that of plain FedAvg on what they say, lied and scaled."""
+    alg, plain = algorithm("low_rank", feedback=False), tiny.algorithm("fedavg")
+    liar = np.arange(5) == 1
+    adversary = attacks.Adversary(attacks.sign_flip(2.0), jnp.asarray(liar))
+    local_fn, server_fn = round.make_halves(alg._replace(adversary=adversary))
+    state, cohort = round.init_state(alg, tiny.params(), 5), tiny.cohort()
+    local = jax.jit(local_fn)(state, tiny.examples(), cohort, tiny.key())
+    age = np.array([0, 1, 0, 3, 2], np.int32)
+    arrived = jnp.ones(5, bool)
+    decode = jax.vmap(alg.client.coding.decode, in_axes=(0, None))
+    factor = np.where(liar, -2.0, 1.0) / np.sqrt(1 + age)
+    said = {"w": decode(local.deltas, tiny.params())["w"] * factor[:, None].astype(np.float32)}
+    late = cohort._replace(staleness=jnp.asarray(age))
+    got, _ = jax.jit(server_fn)(state, late, local, arrived, tiny.key())
+    before = round.init_state(plain, tiny.params(), 5)
+    sums = round.Local(said, (), local.sums)
+    want, _ = jax.jit(round.make_halves(plain)[1])(before, cohort, sums, arrived, tiny.key())
+    tiny.close(got.params, want.params)
+    assert np.any(got.params["w"] != state.params["w"])
 
 
 @pytest.mark.parametrize(
