@@ -4,10 +4,7 @@
 fuzz``); the default tests damage captures with hypothesis instead.
 """
 
-import inspect
 import pathlib
-import sys
-import tempfile
 
 import numpy as np
 
@@ -15,6 +12,7 @@ from qoejax.data import capture, framing, latency, packet_features, packet_windo
 from qoejax.data.errors import DataError
 from tests.data import pcaps
 from tests.data.test_framing import pcapng
+from tests.fuzz import harness
 
 
 def read_all(path: pathlib.Path) -> str:
@@ -39,26 +37,15 @@ def read_all(path: pathlib.Path) -> str:
 
 def main() -> None:
     """Fuzzes from a sound capture of each form."""
-    import atheris
-
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="fuzz-capture-"))
-    corpus = folder / "corpus"
-    corpus.mkdir()
     some = pcaps.benign(0, sessions=1) + pcaps.scan(0, hosts=3)
-    (corpus / "pcap").write_bytes(pcaps.pcap(some))
-    (corpus / "pcapng").write_bytes(pcapng(some))
 
-    def one(data: bytes) -> None:
+    def one(folder: pathlib.Path, data: bytes) -> None:
         path = folder / "any.pcap"
         path.write_bytes(data)
         read_all(path)
 
-    for module in (framing, packets, latency, packet_windows, packet_features, capture):
-        for function in vars(module).values():
-            if inspect.isfunction(function) and function.__module__ == module.__name__:
-                atheris.instrument_func(function)
-    atheris.Setup([*sys.argv, str(corpus)], one)
-    atheris.Fuzz()
+    modules = (framing, packets, latency, packet_windows, packet_features, capture)
+    harness.run((pcaps.pcap(some), pcapng(some)), modules, one)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,7 @@ fuzz``); the default tests call ``read_all`` on what hypothesis makes of valid f
 """
 
 import functools
-import inspect
 import pathlib
-import sys
-import tempfile
 
 import numpy as np
 
@@ -17,6 +14,7 @@ from qoejax.data.bins import Bins
 from qoejax.data.errors import DataError
 from qoejax.data.schema import ton_iot_windows
 from tests.data import dummy, zeek
+from tests.fuzz import harness
 
 CONFIGS = (
     "ciciot2023/34class",
@@ -146,26 +144,15 @@ def _windows(config: str, path: pathlib.Path) -> str:
 
 def main() -> None:
     """Fuzzes every config in turn, by the first byte, from the valid files."""
-    import atheris
 
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="fuzz-csv-"))
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    for i, config in enumerate(CONFIGS):
-        (corpus / f"{i}").write_bytes(bytes([i]) + valid(config))
-
-    def one(data: bytes) -> None:
+    def one(folder: pathlib.Path, data: bytes) -> None:
         if data:
             path = folder / "rows.csv"
             path.write_bytes(data[1:])
             read_all(CONFIGS[data[0] % len(CONFIGS)], path)
 
-    for module in (cells, rawfile, records, raw, rated, windowed):
-        for function in vars(module).values():
-            if inspect.isfunction(function) and function.__module__ == module.__name__:
-                atheris.instrument_func(function)
-    atheris.Setup([*sys.argv, str(corpus)], one)
-    atheris.Fuzz()
+    seeds = [bytes([i]) + valid(config) for i, config in enumerate(CONFIGS)]
+    harness.run(seeds, (cells, rawfile, records, raw, rated, windowed), one)
 
 
 if __name__ == "__main__":
