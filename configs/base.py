@@ -6,9 +6,13 @@ A key that is not here is refused before anything compiles. Sections:
     clients     how the training rows are shared among clients
     model       the network (``net`` names it; the rest are its own arguments)
     loss        the two tasks and their weights
-    fed         rounds, cohorts and what a round is
+    fed         rounds, cohorts, and the algorithm (docs/algorithms.md)
+    participation  who is there, who does less than asked, and how long devices take
     client      a client's local optimisation
     server      aggregation and the server's optimizer
+    attack      malicious clients, and what they do
+    privacy     noise and budget of differential privacy (docs/privacy.md)
+    compress    how updates are made smaller (docs/compression.md)
     exchange    what travels: nothing, or sealed and signed envelopes
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
@@ -64,7 +68,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     )
     _federation(c)
     c.perf = ml_collections.ConfigDict(
-        {"client_axis": "shard", "chunk": 4, "devices": 2, "rounds_per_dispatch": 10}
+        {
+            "client_axis": "shard",
+            "chunk": 4,
+            "devices": 2,
+            "rounds_per_dispatch": 10,
+            "state_memory_mb": 4096,  # most memory for the states of all clients
+        }
     )
     c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})
     c.checkpoint = ml_collections.ConfigDict({"every": 10, "keep": 3})
@@ -73,7 +83,38 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 def _federation(c: ml_collections.ConfigDict) -> None:
     c.fed = ml_collections.ConfigDict(
-        {"rounds": 100, "cohort": 0, "algorithm": "fedavg", "weight": "examples", "mu": 0.01}
+        {
+            "rounds": 100,
+            "cohort": 0,  # clients asked each round; 0 asks all
+            "algorithm": "fedavg",
+            "weight": "examples",  # or "uniform", or "qoe"
+            "mu": 0.01,  # fedprox, ditto: pull towards the global parameters
+            "alpha": 0.1,  # feddyn
+            "option": "estimate",  # scaffold: or "gradient"
+            "personal": (),  # patterns of parameters that stay local; () is the algorithm's own
+            "head_share": 0.5,  # fedrep: share of the steps that local parameters get
+            "held_out": 512,  # weight "qoe": training rows that only the server has
+            "mos_share": 0.5,  # weight "qoe": of the MOS error against recall
+            "temperature": 0.05,  # weight "qoe": gain at which a weight grows by e
+        }
+    )
+    c.participation = ml_collections.ConfigDict(
+        {
+            "sampling": "uniform",  # or "weighted", by rows; "poisson", "cyclic" (docs/privacy.md)
+            "trace": "always",  # or "diurnal", "markov", or a .npy file of bool [rounds, clients]
+            "availability": 0.5,  # of a trace: mean share of clients that are there
+            "period": 24,  # diurnal: rounds of a day
+            "stay": 0.8,  # markov: autocorrelation of a client's state
+            "dropout": 0.0,  # chance that a client stops half-way
+            "stragglers": 0.0,  # chance that a client does part of its steps
+            "least_work": 0.2,  # of stragglers
+            "mode": "rounds",  # or "buffered": asynchronous, fed.cohort answers make a round
+            "concurrency": 0,  # buffered: clients that train at a time; 0 is fed.cohort
+            "staleness_power": 0.5,  # buffered: an answer of age t counts (1 + t) ** -power
+            "most_stale": 0,  # buffered: older answers are dropped; 0 keeps all
+            "devices": "none",  # or "gateways", "mixed", "lpwan": simulated time and bytes
+            "deadline": 0.0,  # simulated seconds of a round; clients do the steps that fit
+        }
     )
     c.client = ml_collections.ConfigDict(
         {
@@ -88,7 +129,35 @@ def _federation(c: ml_collections.ConfigDict) -> None:
         }
     )
     c.server = ml_collections.ConfigDict(
-        {"optimizer": "sgd", "lr": 1.0, "aggregator": "weighted_mean"}
+        {
+            "optimizer": "sgd",
+            "lr": 1.0,
+            "aggregator": "weighted_mean",
+            "byzantine": 0,  # malicious clients of a round that a robust aggregator expects
+            "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
+            "root_rows": 0,  # training rows that the server keeps for itself (fltrust)
+        }
+    )
+    c.attack = ml_collections.ConfigDict(
+        {"name": "none", "fraction": 0.2, "strength": 0.0}  # strength 0: the attack's own default
+    )
+    c.privacy = ml_collections.ConfigDict(
+        {
+            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl" (DP-FTRL)
+            "clip": 0.0,  # largest norm of a row's gradient, or of a client's delta
+            "noise": 0.0,  # standard deviation over clip
+            "delta": 1e-5,
+            "epsilon": 0.0,  # budget, where a run ends; 0 only keeps account
+            "microbatch": 0,  # rows whose gradients are in memory at once; 0 is a batch
+        }
+    )
+    c.compress = ml_collections.ConfigDict(
+        {
+            "method": "none",  # or "int8", "int4", "top_k", "low_rank"
+            "fraction": 0.05,  # of the numbers that top_k sends
+            "rank": 4,  # of the matrices that low_rank sends
+            "feedback": True,  # clients remember what compression took
+        }
     )
     c.exchange = ml_collections.ConfigDict(
         {
@@ -96,7 +165,6 @@ def _federation(c: ml_collections.ConfigDict) -> None:
             "signer": "pqcrypto",  # or "openssl"
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
-            "max_norm": 1e4,  # an update with a larger Euclidean norm is refused
         }
     )
 

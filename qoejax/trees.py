@@ -1,6 +1,7 @@
 """What ``optax.tree`` and ``jax.tree`` lack."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,3 +32,24 @@ def sha256(tree: Any) -> str:
 def count(tree: Any) -> int:
     """Number of scalars in all leaves."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all leaves, which need a shape and a dtype only."""
+    return sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def split(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
+    """The leaves whose names are chosen, and the others; None stands where the other half is."""
+    map_named = jax.tree_util.tree_map_with_path
+    return (
+        map_named(lambda path, leaf: leaf if chosen(path_name(path)) else None, tree),
+        map_named(lambda path, leaf: None if chosen(path_name(path)) else leaf, tree),
+    )
+
+
+def merge(first: Any, second: Any) -> Any:
+    """Inverse of ``split``, in either order."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, first, second, is_leaf=lambda x: x is None
+    )

@@ -40,7 +40,9 @@ class Cohort(NamedTuple):
     """K clients of one round, as ranges of rows of an ``Examples`` staged on the device.
 
     Rows stay where they are: a client draws its batches by index, so a cohort costs a few words a
-    client whatever the number of steps. ``weight`` 0 marks a padding client.
+    client whatever the number of steps. ``weight`` 0 marks a padding client (id -1), or one that
+    was asked and does not finish. ``staleness`` is the age in rounds of the model that a client
+    started from, where rounds are buffered.
     """
 
     client_id: Int[Any, " K"]
@@ -48,3 +50,4 @@ class Cohort(NamedTuple):
     count: Int[Any, " K"]
     steps: Int[Any, " K"]
     weight: Float[Any, " K"]
+    staleness: Int[Any, " K"] | None = None

@@ -3,7 +3,8 @@
 Rows are staged once, sorted by client, so a client is an (offset, count) pair and a batch is a few
 row numbers. Every order, of clients in a round and of rows in an epoch, comes from a keyed
 permutation that is computed point by point: nothing is stored, nothing is sorted, and one compiled
-program serves every size. Not cryptographic: a privacy guarantee needs Poisson sampling instead.
+program serves every size. Not cryptographic: where a privacy guarantee rests on who is drawn,
+records come from ``poisson`` instead.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32, Integer, Key, UInt32
+import scipy.stats
+from jaxtyping import Array, Bool, Float, Int, Int32, Integer, Key, UInt32
 
 from qoejax.data.errors import DataError
 from qoejax.types import Cohort, Examples
+
+OVERFLOW = 1e-9
+"""Chance that a Poisson draw is larger than the places it has, and thus left empty."""
 
 ROUNDS = 12  # at 8, pairs of images of n = 5 are 3 % from uniform; at 12, within 0.6 %
 
@@ -65,6 +70,47 @@ def sample(
     if isinstance(population, int) and not 0 < size <= population:
         raise DataError(f"cannot sample {size} of {population} clients without replacement.")
     return permute(key, jnp.arange(size, dtype=jnp.int32), population)
+
+
+def cyclic(
+    key: Key[Array, ""], number: Int[Array, ""], population: int, size: int
+) -> Int32[Array, " K"]:
+    """Clients of round ``number`` where all take turns: -1 where the last group is short.
+
+    ``key`` shuffles the clients into ceil(population / size) groups once and for all; fold no round
+    into it. Each client is asked once in as many rounds as there are groups.
+    """
+    groups = -(-population // size)
+    place = (number % groups) * size + jnp.arange(size, dtype=jnp.int32)
+    return jnp.where(place < population, permute(key, place, population), -1)
+
+
+def places(expected: float | int, multiple: int = 1) -> int:
+    """Places that a Poisson draw of ``expected`` records fits in but for chance ``OVERFLOW``."""
+    size = int(scipy.stats.poisson.isf(OVERFLOW, expected)) + 1
+    return -(-size // multiple) * multiple
+
+
+def poisson(
+    key: Key[Array, ""],
+    count: int | Integer[Array, ""],
+    rate: float | Float[Array, ""],
+    size: int,
+) -> tuple[Int32[Array, " B"], Bool[Array, " B"]]:
+    """Each of 0..count-1 with chance ``rate``, independently: (numbers in order, valid) [B].
+
+    The gaps between those drawn are geometric, so the cost is that of B = ``size`` numbers,
+    whatever the count, which must be below 2**24. A draw of more than ``size`` is left empty:
+    whether that happens depends on no record, hence the privacy of Poisson sampling is untouched
+    where neighbours differ by a null record. ``size`` >= ``count`` always fits.
+    """
+    limit = jnp.asarray(count, jnp.int32)
+    uniform = jax.random.uniform(key, (size + 1,), minval=np.finfo(np.float32).tiny)
+    gap = jnp.floor(jnp.log(uniform) / jnp.log1p(-jnp.asarray(rate, jnp.float32)))
+    gap = jnp.minimum(gap, limit.astype(jnp.float32)).astype(jnp.int32) + 1
+    place = jax.lax.associative_scan(lambda a, b: jnp.minimum(a + b, limit + 1), gap) - 1
+    valid = (place[:size] < limit) & (place[size] >= limit)
+    return jnp.where(valid, place[:size], 0), valid
 
 
 def steps_per_epoch(count: Int[Array, "*K"], batch_size: int) -> Int[Array, "*K"]:

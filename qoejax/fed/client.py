@@ -14,33 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed.promotion import lenient, lenient_optimizer
+from qoejax.fed.protocol import ClientUpdate, Gradient, LossFn
 from qoejax.types import Cohort, Examples, Params, Sums
-
-LossFn = Callable[[Params, Examples, Array], tuple[Array, Sums]]
-"""``loss_fn(params, batch, key) -> (loss, sums)``.
-
-``loss`` is a scalar to which an example of weight 0 contributes nothing; ``sums`` are metric
-numerators and denominators of the batch.
-"""
-
-
-class ClientUpdate(NamedTuple):
-    """A client's algorithm, as two pure functions.
-
-    ``init(params) -> client_state``: what one client keeps from round to round; ``()`` for
-    nothing. ``update(params, client_state, examples, client, key, lr_scale) -> (delta,
-    client_state, sums)``: ``client`` is one entry of a ``Cohort`` (scalars), ``key`` belongs to
-    that client in that round, ``lr_scale`` multiplies the learning rate, ``delta`` is new minus
-    old parameters, and ``sums`` are added over the steps taken. A client without steps or rows
-    has a zero delta, zero sums and an unchanged state.
-    """
-
-    init: Callable[[Params], Any]
-    update: Callable[..., tuple[Params, Any, Sums]]
 
 
 class LocalState(NamedTuple):
@@ -159,14 +138,33 @@ def draw(
     batch_size: int,
 ) -> Examples:
     """A client's batch number ``step``; places that hold no row have weight 0."""
-    index, valid = batch_index(key, client.count, step, batch_size)
+    return rows_of(examples, client, *batch_index(key, client.count, step, batch_size))
+
+
+def rows_of(
+    examples: Examples, client: Cohort, index: Int[Array, " B"], valid: Bool[Array, " B"]
+) -> Examples:
+    """A client's rows by number; those that are not valid have weight 0."""
     rows = client.offset + index
     batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="clip"), examples)
     return batch._replace(weight=jnp.where(valid, batch.weight, 0.0))
 
 
-def _descend(
-    loss_fn: LossFn,
+def gradient_of(loss: LossFn | Gradient, batch_size: int) -> Gradient:
+    """The plain gradient of a loss over ``draw``; a ``Gradient`` is returned as it is."""
+    if isinstance(loss, Gradient):
+        return loss
+    gradient = jax.grad(loss, has_aux=True)
+
+    def fn(params, examples, client, keys, step):
+        batch = draw(examples, client, keys[0], step, batch_size)
+        return gradient(params, batch, jax.random.fold_in(keys[1], step))
+
+    return Gradient(fn)
+
+
+def descend(
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     params: Params,
@@ -178,12 +176,31 @@ def _descend(
     penalty: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, Any, Sums]:
     """``client.steps`` optimizer steps; ``penalty(params)`` is added to every gradient."""
-    order_key, loss_key = jax.random.split(key)
-    gradient = jax.grad(loss_fn, has_aux=True)
+    keys = jax.random.split(key)
+    return descend_between(
+        loss_fn, optimizer, batch_size, params, opt_state, examples, client,
+        (keys[0], keys[1]), rate, (jnp.int32(0), client.steps), penalty,
+    )  # fmt: skip
+
+
+def descend_between(
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    params: Params,
+    opt_state: Any,
+    examples: Examples,
+    client: Cohort,
+    keys: tuple[Array, Array],
+    rate: Float[Array, ""],
+    between: tuple[Array, Array],
+    penalty: Callable[[Params], Params] | None = None,
+) -> tuple[Params, Any, Sums]:
+    """As ``descend``, the steps of a half-open range; keys are of the batches and of the loss."""
+    gradient = gradient_of(loss_fn, batch_size)
 
     def step_sums(params: Params, step: Array) -> tuple[Params, Sums]:
-        batch = draw(examples, client, order_key, step, batch_size)
-        return gradient(params, batch, jax.random.fold_in(loss_key, step))
+        return gradient.fn(params, examples, client, keys, step)
 
     def body(step: Array, carry: tuple[Params, Any, Sums]) -> tuple[Params, Any, Sums]:
         params, opt_state, sums = carry
@@ -196,23 +213,28 @@ def _descend(
 
     shapes = jax.eval_shape(step_sums, params, jnp.int32(0))[1]
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    steps = jnp.where(client.count > 0, client.steps, 0)
-    return jax.lax.fori_loop(0, steps, body, (params, opt_state, zeros))
+    first, last = (jnp.where(client.count > 0, step, 0) for step in between)
+    return jax.lax.fori_loop(first, last, body, (params, opt_state, zeros))
 
 
-def _check(lr: float, batch_size: int) -> None:
+def check_rates(lr: float, batch_size: int) -> None:
+    """Raises a ValueError for a negative rate or an empty batch."""
     if lr < 0 or batch_size < 1:
         raise ValueError(f"expected lr >= 0 and batch_size >= 1, got {lr} and {batch_size}")
 
 
 def fedavg(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Local optimization that starts afresh every round (McMahan et al. 2017)."""
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, _, sums = _descend(
+        new, _, sums = descend(
             loss_fn, optimizer, batch_size, params, optimizer.init(params),
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
@@ -222,7 +244,7 @@ def fedavg(
 
 
 def fedprox(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
     lr: float,
@@ -234,12 +256,12 @@ def fedprox(
     The local objective gains ``mu/2 |w - w_global|^2``, hence its gradient ``mu (w - w_global)``;
     the loss that is reported leaves it out, so that values of ``mu`` can be compared.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
     if mu < 0:
         raise ValueError(f"expected mu >= 0, got {mu}")
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, _, sums = _descend(
+        new, _, sums = descend(
             loss_fn, optimizer, batch_size, params, optimizer.init(params),
             examples, client, key, lr * lr_scale,
             penalty=lambda w: jax.tree.map(lambda a, b: mu * (a - b), w, params),
@@ -250,17 +272,21 @@ def fedprox(
 
 
 def persistent(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """FedAvg whose clients keep their optimizer's state from round to round.
 
     With one client that holds all rows, and a server that adds the delta, this is ordinary
     centralised training, whatever number of steps makes a round.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        new, opt_state, sums = _descend(
+        new, opt_state, sums = descend(
             loss_fn, optimizer, batch_size, params, client_state,
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
@@ -270,27 +296,27 @@ def persistent(
 
 
 def local_only(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: float,
+    batch_size: int,
 ) -> ClientUpdate:
     """Every client trains its own parameters, and nothing is shared: the delta is zero.
 
     The comparison that says whether federation helped; ``LocalState.params`` are the models.
     """
-    _check(lr, batch_size)
+    check_rates(lr, batch_size)
 
     def update(params, client_state, examples, client, key, lr_scale):
-        own, opt_state, sums = _descend(
+        own, opt_state, sums = descend(
             loss_fn, optimizer, batch_size, client_state.params, client_state.opt_state,
             examples, client, key, lr * lr_scale,
         )  # fmt: skip
         return optax.tree.zeros_like(params), LocalState(own, opt_state), sums
 
-    return ClientUpdate(lambda params: LocalState(params, optimizer.init(params)), update)
-
-
-CLIENT_UPDATES: dict[str, Callable[..., ClientUpdate]] = {
-    "fedavg": fedavg,
-    "fedprox": fedprox,
-    "persistent": persistent,
-    "local_only": local_only,
-}
+    return ClientUpdate(
+        lambda params: LocalState(params, optimizer.init(params)),
+        update,
+        personal=lambda params, client_state: client_state.params,
+    )

@@ -23,22 +23,25 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Integer, Key
 
 from qoejax.data.cohort import cohort as make_cohort
-from qoejax.data.cohort import sample
+from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
-from qoejax.fed.client import ClientUpdate
-from qoejax.fed.round import (
+from qoejax.fed.attacks import Adversary
+from qoejax.fed.participation import Participation
+from qoejax.fed.protocol import ClientUpdate, layout
+from qoejax.fed.round import ForEach, in_turn, make_halves
+from qoejax.fed.state import (
+    MAX_NORM,
     Algorithm,
-    ForEach,
     Local,
     ServerState,
-    in_turn,
+    Weigh,
     init_state,
-    make_halves,
     round_keys,
 )
 from qoejax.types import Cohort, Examples, Params, Sums
 
 AXIS = "clients"
+EVERYONE = Participation()
 SLICES = 8
 """Pieces in which a cohort is handed out by default, so that a host can work beside the device."""
 
@@ -58,6 +61,11 @@ class Engine(NamedTuple):
       block: ``(state, examples, key, rounds) -> (state, metrics [rounds])`` in one dispatch. Takes
         over the buffers of ``state``.
       size: K, padding included.
+      sent: ``(state) -> tree``: what every client of the next round is given.
+      message: ``(params) -> tree`` with the layout of what one client sends, see
+        ``protocol.layout``; by default that of the parameters.
+      models: ``(state) -> params [P, *param]``, every client's own model; None where the global
+        one is for all.
     """
 
     init: Callable[[Params], ServerState]
@@ -68,6 +76,9 @@ class Engine(NamedTuple):
     server: Callable[..., tuple[ServerState, Sums]]
     block: Callable[..., tuple[ServerState, Sums]]
     size: int
+    sent: Callable[[ServerState], Any]
+    message: Callable[[Params], Any]
+    models: Callable[[ServerState], Params] | None
 
 
 class _Axis(NamedTuple):
@@ -101,10 +112,15 @@ def make_engine(
     epochs: int | None = None,
     steps: int | None = None,
     weight: str = "examples",
+    participation: Participation = EVERYONE,
+    weigh: Weigh | None = None,
+    staleness_power: float = 0.5,
     client_axis: str = "turn",
     chunk: int = 4,
     devices: Sequence[Any] | None = None,
     slice_size: int | None = None,
+    max_norm: float = MAX_NORM,
+    adversary: Adversary | None = None,
 ) -> Engine:
     """Builds the engine of a run.
 
@@ -115,33 +131,50 @@ def make_engine(
       schedule: Multiplier of the clients' learning rate as a function of the round.
       offset: First row of each of the P clients in the staged examples.
       count: Rows of each client, at least 1.
-      cohort_size: Clients of a round, sampled uniformly without replacement.
+      cohort_size: Clients of a round; their expected number under Poisson sampling.
       batch_size: Rows of a local step.
       epochs: Local epochs, or
       steps: local steps; exactly one of the two.
       weight: A client's weight: its number of rows ("examples"), or 1 ("uniform").
+      participation: Who may be sampled, and who does less than asked.
+      weigh: Judges the clients by what they sent; see ``state.Algorithm``.
+      staleness_power: See ``state.Algorithm``.
       client_axis: "turn", "chunk" or "shard".
       chunk: Clients at once, for "chunk".
       devices: Devices of the mesh, for "shard"; all by default.
       slice_size: Clients of a slice; by default about an eighth of the cohort.
+      max_norm: The largest Euclidean norm of a delta that counts.
+      adversary: Who is malicious, and how; nobody by default.
 
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
     """
     _check(offset, count, cohort_size, epochs, steps, weight)
+    participations.check(participation, len(count), cohort_size)
+    if cohort_size < aggregator.least:
+        raise ValueError(
+            f"cohort_size is {cohort_size}: the aggregator needs {aggregator.least} clients a "
+            "round to tolerate as many Byzantine ones as it was told to expect"
+        )
     axis = _axis(client_axis, chunk, devices)
-    piece = _piece(slice_size, cohort_size, axis.multiple)
-    size = piece * -(-cohort_size // piece)
+    places = participations.places(participation, len(count), cohort_size)
+    piece = _piece(slice_size, places, axis.multiple)
+    size = piece * -(-places // piece)
     cohort_for = _cohorts(
-        offset, count, cohort_size, size, axis.arrange,
+        offset, count, participation, cohort_size, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
     )  # fmt: skip
-    algorithm = Algorithm(client_update, aggregator, server_opt, schedule)
+    algorithm = Algorithm(
+        client_update, aggregator, server_opt, schedule, max_norm=max_norm, adversary=adversary,
+        weigh=weigh, staleness_power=staleness_power,
+    )  # fmt: skip
+    plan = participation.schedule
+    history = 0 if plan is None else int(plan.staleness.max()) + 1
     local_fn, server_fn = make_halves(algorithm, axis.for_each)
     finish = _finish(server_fn, axis)
     local, server = _apart(local_fn, finish, axis)
     return Engine(
-        init=lambda params: axis.place(init_state(algorithm, params, len(count))),
+        init=lambda params: axis.place(init_state(algorithm, params, len(count), history)),
         place=axis.place,
         cohort_for=jax.jit(cohort_for),
         slices=lambda cohort: _slices(cohort, piece),
@@ -149,10 +182,20 @@ def make_engine(
         server=server,
         block=_fused(local_fn, finish, cohort_for, axis),
         size=size,
+        sent=lambda state: client_update.server.send(state.params, state.memory),
+        message=functools.partial(layout, client_update),
+        models=_models(client_update),
     )
 
 
 # The parts of an engine.
+
+
+def _models(client_update: ClientUpdate) -> Callable[[ServerState], Params] | None:
+    if client_update.personal is None:
+        return None
+    each = jax.vmap(client_update.personal, in_axes=(None, 0))
+    return jax.jit(lambda state: each(state.params, state.client_state))
 
 
 def _piece(slice_size: int | None, cohort_size: int, multiple: int) -> int:
@@ -173,20 +216,23 @@ def _slices(cohort: Cohort, piece: int) -> list[Cohort]:
 def _cohorts(
     offset: Any,
     count: Any,
+    participation: Participation,
     cohort_size: int,
     size: int,
     arrange: Callable[[Cohort], Cohort],
     **work: Any,
 ) -> Callable[..., Cohort]:
-    """``cohort_for``: everyone in order, or a sample that depends on key and round."""
+    """``cohort_for``: those that participation names by key and round, and padding."""
     offset, count = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
 
     def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
-        ids = jnp.arange(cohort_size, dtype=jnp.int32)
-        if cohort_size < len(count):
-            ids = sample(round_keys(key, number).cohort, len(count), cohort_size)
-        ids = jnp.pad(ids, (0, size - cohort_size), constant_values=-1)
-        return arrange(make_cohort(ids, offset, count, **work))
+        ids, stale = participations.choose(participation, key, number, len(count), cohort_size)
+        fill = (0, size - ids.shape[0])
+        cohort = make_cohort(jnp.pad(ids, fill, constant_values=-1), offset, count, **work)
+        if stale is not None:
+            cohort = cohort._replace(staleness=jnp.pad(stale, fill))
+        draws = round_keys(key, number).cohort
+        return arrange(participations.disturb(participation, draws, cohort))
 
     return cohort_for
 

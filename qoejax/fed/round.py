@@ -1,86 +1,32 @@
-"""One round as a pure function of its state, in two halves with nothing but deltas between. JAX.
+"""One round as a pure function of its state, in two halves with nothing but messages between. JAX.
 
 Whatever changes from round to round is in ``ServerState``; every key is folded from the run's key,
 the round and, for clients, their identity. Hence a run continues from its state alone, and where
 a client sits in the cohort or on the mesh is invisible.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from qoejax.fed.aggregate import Aggregator
-from qoejax.fed.client import ClientUpdate
+from qoejax.fed.aggregate.base import squared_norms
+from qoejax.fed.attacks import corrupt
+from qoejax.fed.protocol import ClientUpdate, Turnout
+from qoejax.fed.state import Algorithm, Local, RoundKeys, ServerState, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
+
+__all__ = [
+    "Algorithm", "ForEach", "Local", "RoundKeys", "ServerState", "in_turn", "init_state",
+    "local_updates", "make_halves", "make_round", "round_keys", "server_step",
+]  # fmt: skip
 
 ForEach = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
 """``for_each(fn, shared, items)``: ``fn(shared, item)`` of every item, results stacked [K, ...]."""
-
-
-class ServerState(NamedTuple):
-    """All that a run carries from round to round.
-
-    ``client_state`` leaves are [P, *]: one entry for every client of the population.
-    """
-
-    round: Int[Array, ""]
-    params: Params
-    agg_state: Any
-    opt_state: Any
-    client_state: Any
-
-
-class Local(NamedTuple):
-    """What the K clients of a cohort, or of a slice of it, computed; all leaves are [K, *].
-
-    A client whose delta or state is not finite has a delta with NaN in it, which the server
-    refuses, and the state it came with.
-    """
-
-    deltas: Params
-    client_state: Any
-    sums: Sums
-
-
-class RoundKeys(NamedTuple):
-    """Independent keys of one round."""
-
-    cohort: Key[Array, ""]
-    clients: Key[Array, ""]
-    server: Key[Array, ""]
-
-
-class Algorithm(NamedTuple):
-    """The swappable parts of a round; ``schedule(round)`` multiplies the clients' learning rate."""
-
-    client: ClientUpdate
-    aggregator: Aggregator
-    server_opt: optax.GradientTransformation
-    schedule: Callable[[Any], Any]
-
-
-def round_keys(key: Key[Array, ""], number: Int[Array, ""]) -> RoundKeys:
-    """The keys of round ``number``."""
-    return RoundKeys(*jax.random.split(jax.random.fold_in(key, number), 3))
-
-
-def init_state(algorithm: Algorithm, params: Params, population: int) -> ServerState:
-    """State before round 0 of ``population`` clients; shares no buffer with ``params``."""
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    one = algorithm.client.init(params)
-    return ServerState(
-        round=jnp.zeros((), jnp.int32),
-        params=params,
-        agg_state=algorithm.aggregator.init(params),
-        opt_state=algorithm.server_opt.init(params),
-        client_state=jax.tree.map(
-            lambda s: jnp.repeat(jnp.asarray(s)[None], population, axis=0), one
-        ),
-    )
 
 
 def in_turn(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
@@ -90,51 +36,60 @@ def in_turn(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
 
 def local_updates(
     client_update: ClientUpdate,
-    params: Params,
+    received: Any,
     client_state: Any,
     examples: Examples,
     cohort: Cohort,
     key: Key[Array, ""],
     lr_scale: Float[Array, ""],
     *,
+    number: Int[Array, ""],
     for_each: ForEach = in_turn,
 ) -> Local:
-    """First half: what every client of ``cohort`` makes of ``params``.
+    """First half: what every client of ``cohort`` makes of what it received.
 
     Args:
       client_update: The clients' algorithm.
-      params: The global parameters.
+      received: What the server sent, for most algorithms the global parameters. Where the cohort
+        has a ``staleness``, leaves [H, *], of which each client takes its own round's.
       client_state: Leaves [P, *], of the whole population.
       examples: The staged rows of all clients.
       cohort: K clients; those of weight 0 take no step.
       key: ``RoundKeys.clients`` of the round.
       lr_scale: Multiplies the clients' learning rate.
+      number: The round.
       for_each: How the client axis is run; never changes the result beyond rounding.
     """
 
     def one(shared: Any, item: tuple[Cohort, Any]) -> Local:
-        params, examples, key, lr_scale = shared
+        received, examples, key, lr_scale, number = shared
         client, before = item
+        if client.staleness is not None:
+            received = _version(received, number - client.staleness)
         steps = jnp.where(client.weight > 0, client.steps, 0)
         delta, after, sums = client_update.update(
-            params, before, examples, client._replace(steps=steps),
+            received, before, examples, client._replace(steps=steps),
             jax.random.fold_in(key, client.client_id), lr_scale,
         )  # fmt: skip
         if not jax.tree.leaves(after):
             return Local(delta, after, sums)
         ok = _finite(delta) & _finite(after)
-        delta = jax.tree.map(lambda d: jnp.where(ok, d, jnp.nan), delta)
+        delta = jax.tree.map(lambda d: _nan_unless(ok, d), delta)
         return Local(delta, optax.tree.where(ok, after, before), sums)
 
     slots = jax.tree.map(
         lambda s: s.at[jnp.maximum(cohort.client_id, 0)].get(mode="clip"), client_state
     )
-    return for_each(one, (params, examples, key, lr_scale), (cohort, slots))
+    return for_each(one, (received, examples, key, lr_scale, number), (cohort, slots))
+
+
+def _version(past: Any, number: Int[Array, ""]) -> Any:
+    """What was sent in round ``number``, of leaves [H, *]."""
+    return jax.tree.map(lambda leaf: leaf[number % leaf.shape[0]], past)
 
 
 def server_step(
-    aggregator: Aggregator,
-    server_opt: optax.GradientTransformation,
+    algorithm: Algorithm,
     state: ServerState,
     cohort: Cohort,
     local: Local,
@@ -143,53 +98,118 @@ def server_step(
 ) -> tuple[ServerState, Sums]:
     """Second half: the next state, and the round's metrics.
 
-    A client counts when it has weight and its delta arrived and is finite (with a norm below
-    1e19). A delta is a negative gradient, so any optax optimizer fits. Without any client that
-    counts, the parameters and the states of aggregator and optimizer stay as they are.
+    A client counts when it has weight and its message arrived, is finite and of bounded norm. A
+    delta is a negative gradient, so any optax optimizer fits. With fewer clients that count than
+    the aggregator's ``least``, the parameters and the states of aggregator, optimizer and server
+    stay as they are.
 
     Args:
-      aggregator: Makes one delta of many.
-      server_opt: Applies it.
+      algorithm: Messages are decoded, its adversary corrupts them, its aggregator makes one of
+        many, its server a delta of that, and its optimizer applies it.
       state: Before the round.
       cohort: Who was asked.
       local: What they computed, in the cohort's order.
-      arrived: False for clients whose delta was lost or refused on its way; their own state moves
-        on nevertheless, since a client does not know.
+      arrived: False for clients whose message was lost or refused on its way; their own state
+        moves on nevertheless, since a client does not know.
       key: ``RoundKeys.server`` of the round.
 
     Returns:
       The state after the round, and metrics: the sums of the clients that counted, their number
-      ``clients``, and ``refused``, the number of those that arrived but were not finite.
+      ``clients``, ``refused``, the number of those that arrived but were not finite or of a larger
+      norm, and ``absent``, of those that were asked and did not finish.
     """
+    key, attack_key = jax.random.split(key)
+    messages, attack_state = _opened(algorithm, state, cohort, local.deltas, attack_key)
     weight = jnp.where(arrived, cohort.weight, 0.0)
     asked = weight > 0
-    finite = jnp.isfinite(_square_norms(local.deltas))
-    counts = asked & jnp.isfinite(weight) & finite
+    sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
+    counts = asked & jnp.isfinite(weight) & sound
     weight = jnp.where(counts, weight, 0.0)
-
-    def combine(deltas: Params) -> tuple[Params, Any]:
-        return aggregator.update(deltas, state.agg_state, weight=weight, key=key)
-
-    # Two branches around the aggregator: masking in front of it would copy all deltas each round.
-    delta, agg_state = jax.lax.cond(
-        finite.all(), combine, lambda d: combine(_zero_unless(finite, d)), local.deltas
+    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
+    turnout = Turnout(
+        share=counts.sum().astype(jnp.float32) / population,
+        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
     )
-    updates, opt_state = server_opt.update(
+    combine = functools.partial(_combine, algorithm, state, weight, turnout, key)
+    # Two branches around the aggregator: masking in front of it would copy all deltas each round.
+    delta, memory, agg_state = jax.lax.cond(
+        sound.all(), combine, lambda m: combine(_zero_unless(sound, m)), messages
+    )
+    updates, opt_state = algorithm.server_opt.update(
         optax.tree.scale(-1.0, delta), state.opt_state, state.params
     )
-    moved = (optax.apply_updates(state.params, updates), agg_state, opt_state)
-    stayed = (state.params, state.agg_state, state.opt_state)
-    params, agg_state, opt_state = optax.tree.where(counts.any(), moved, stayed)
-
-    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=0)
-    target = jnp.where((cohort.weight > 0) & (cohort.client_id >= 0), cohort.client_id, population)
-    client_state = jax.tree.map(
-        lambda all_, new: all_.at[target].set(new, mode="drop"),
-        state.client_state,
-        local.client_state,
+    moved = (optax.apply_updates(state.params, updates), memory, agg_state, opt_state)
+    stayed = (state.params, state.memory, state.agg_state, state.opt_state)
+    enough = counts.sum() >= algorithm.aggregator.least
+    params, memory, agg_state, opt_state = optax.tree.where(enough, moved, stayed)
+    new = ServerState(
+        round=state.round + 1,
+        params=params,
+        agg_state=agg_state,
+        opt_state=opt_state,
+        client_state=_write_back(state.client_state, cohort, local.client_state),
+        memory=memory,
+        attack_state=attack_state,
+        past=_remember(algorithm, state, params, memory),
     )
-    new = ServerState(state.round + 1, params, agg_state, opt_state, client_state)
-    return new, _metrics(local.sums, asked, counts)
+    return new, _metrics(local.sums, cohort, asked, counts)
+
+
+def _opened(
+    algorithm: Algorithm, state: ServerState, cohort: Cohort, coded: Any, key: Key[Array, ""]
+) -> tuple[Any, Any]:
+    """Messages as the aggregator sees them: decoded, attacked, less when old; the attack's state.
+
+    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
+    """
+    update, adversary = algorithm.client, algorithm.adversary
+    messages, attack_state = coded, state.attack_state
+    like = update.server.message(state.params)
+    if update.coding is not None:
+        messages = jax.vmap(update.coding.decode, in_axes=(0, None))(coded, like)
+    if adversary is not None:
+        messages, attack_state = corrupt(adversary, messages, attack_state, cohort, like, key)
+    if cohort.staleness is not None:
+        share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
+        messages = jax.vmap(optax.tree.scale)(share, messages)
+    return messages, attack_state
+
+
+def _combine(
+    algorithm: Algorithm,
+    state: ServerState,
+    weight: Float[Array, " K"],
+    turnout: Turnout,
+    key: Key[Array, ""],
+    messages: Any,
+) -> tuple[Params, Any, Any]:
+    """The step of the parameters, and the next states of the algorithm's server and aggregator."""
+
+    def absorb(message: Any) -> tuple[Params, Any]:
+        return algorithm.client.server.absorb(state.params, state.memory, message, turnout)
+
+    if algorithm.weigh is not None:
+        weight = algorithm.weigh(state.params, lambda m: absorb(m)[0], messages, weight)
+    message, agg_state = algorithm.aggregator.update(
+        messages, state.agg_state, weight=weight, key=key, params=state.params
+    )
+    return *absorb(message), agg_state
+
+
+def _remember(algorithm: Algorithm, state: ServerState, params: Params, memory: Any) -> Any:
+    """``past`` with what is sent next in the place of the oldest."""
+    if not jax.tree.leaves(state.past):
+        return state.past
+    sent = algorithm.client.server.send(params, memory)
+    place = lambda old: (state.round + 1) % old.shape[0]  # noqa: E731
+    return jax.tree.map(lambda old, new: old.at[place(old)].set(new), state.past, sent)
+
+
+def _write_back(all_states: Any, cohort: Cohort, new: Any) -> Any:
+    """States [P, *] in which the clients that took part have their new ones."""
+    population = max([leaf.shape[0] for leaf in jax.tree.leaves(all_states)], default=0)
+    target = jnp.where((cohort.weight > 0) & (cohort.client_id >= 0), cohort.client_id, population)
+    return jax.tree.map(lambda old, own: old.at[target].set(own, mode="drop"), all_states, new)
 
 
 def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Callable, Callable]:
@@ -204,9 +224,12 @@ def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Call
         state: ServerState, examples: Examples, cohort: Cohort, key: Key[Array, ""]
     ) -> Local:
         lr_scale = jnp.asarray(algorithm.schedule(state.round), jnp.float32)
+        received = state.past
+        if cohort.staleness is None:
+            received = algorithm.client.server.send(state.params, state.memory)
         return local_updates(
-            algorithm.client, state.params, state.client_state, examples, cohort,
-            round_keys(key, state.round).clients, lr_scale, for_each=for_each,
+            algorithm.client, received, state.client_state, examples, cohort,
+            round_keys(key, state.round).clients, lr_scale, number=state.round, for_each=for_each,
         )  # fmt: skip
 
     def server_fn(
@@ -217,8 +240,7 @@ def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Call
         key: Key[Array, ""],
     ) -> tuple[ServerState, Sums]:
         return server_step(
-            algorithm.aggregator, algorithm.server_opt, state, cohort, local, arrived,
-            round_keys(key, state.round).server,
+            algorithm, state, cohort, local, arrived, round_keys(key, state.round).server
         )  # fmt: skip
 
     return local_fn, server_fn
@@ -246,14 +268,10 @@ def _finite(tree: Any) -> Bool[Array, ""]:
     return ok
 
 
-def _square_norms(tree: Any) -> Float[Array, " K"]:
-    """Squared norms of K deltas: not finite where a number is not, or the norm is past 1e19.
-
-    Row-wise dot products run at memory speed, several times that of a reduction over ``isfinite``.
-    """
-    flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
-    norms = [jnp.einsum("ki,ki->k", leaf, leaf).astype(jnp.float32) for leaf in flat]
-    return jnp.stack(norms, axis=1).sum(axis=1)
+def _nan_unless(ok: Bool[Array, ""], leaf: Array) -> Array:
+    """The leaf, or NaN throughout; integers stay, since a scale or value beside them turns NaN."""
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.where(ok, leaf, jnp.nan) if floating else leaf
 
 
 def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
@@ -266,8 +284,12 @@ def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _metrics(sums: Sums, asked: Bool[Array, " K"], counts: Bool[Array, " K"]) -> Sums:
+def _metrics(
+    sums: Sums, cohort: Cohort, asked: Bool[Array, " K"], counts: Bool[Array, " K"]
+) -> Sums:
+    absent = (cohort.client_id >= 0) & (cohort.weight == 0)
     own = {
+        "absent": absent.sum().astype(jnp.float32),
         "clients": counts.sum().astype(jnp.float32),
         "refused": (asked & ~counts).sum().astype(jnp.float32),
     }

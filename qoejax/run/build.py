@@ -5,7 +5,7 @@ that is in no table, stops a run before anything compiles.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,15 +14,15 @@ import numpy as np
 
 from qoejax.data import partition, preprocess, rated, table
 from qoejax.data.cohort import stage
-from qoejax.fed import aggregate, client, engine, server
+from qoejax.fed import engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import tables
+from qoejax.run import algorithm, defence, participate, privacy, tables
+from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
-ALGORITHMS = ("fedavg", "fedprox", "centralised", "local_only")
 EXCHANGES = ("none", "pqc")
 KEY_FILES = ("plain", "encrypted")
 
@@ -35,8 +35,11 @@ class Data(NamedTuple):
     train: Examples  # NumPy leaves, not yet ordered by client
     test: Examples
     group: np.ndarray  # natural client of every training row
+    test_group: np.ndarray  # and of every test row
+    held_out: Examples | None  # rows of no client, where weights of clients need them
     report: dict[str, Any]
     half_width: np.ndarray | None  # of the test scores' 95 % intervals, where known
+    root: Examples | None = None  # training rows that the server keeps for itself
 
 
 class Population(NamedTuple):
@@ -67,21 +70,6 @@ def from_plain(config: dict[str, Any]) -> ml_collections.ConfigDict:
     )  # fmt: skip
 
 
-def choose(options: Mapping[str, Any], name: str, key: str) -> Any:
-    """``options[name]``, or a RunError that names the config key and what it may be."""
-    if name not in options:
-        raise RunError(f"config.{key} is {name!r}: expected one of {', '.join(sorted(options))}")
-    return options[name]
-
-
-def call(function: Callable[..., Any], section: str, **kwargs: Any) -> Any:
-    """Calls a factory; an argument that it does not take, or refuses, is a config error."""
-    try:
-        return function(**kwargs)
-    except (TypeError, ValueError) as e:
-        raise RunError(f"config.{section}: {e}") from e
-
-
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses what cannot work, before data are read.
 
@@ -93,6 +81,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("clients.count", config.clients.count),
         ("client.batch", config.client.batch),
         ("client.lr", config.client.lr),
+        ("server.max_norm", config.server.max_norm),
         ("perf.chunk", config.perf.chunk),
         ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
         ("evaluation.every", config.evaluation.every),
@@ -106,7 +95,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise RunError(f"config.{key} is {value}: expected more than 0")
     if config.client.steps <= 0 and config.client.epochs <= 0:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
-    choose(dict.fromkeys(ALGORITHMS), config.fed.algorithm, "fed.algorithm")
+    choose(algorithm.ALGORITHMS, config.fed.algorithm, "fed.algorithm")
     tables.check(config)
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
@@ -121,6 +110,10 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.exchange.mode is {config.exchange.mode!r}, but {config.fed.algorithm} "
             "training exchanges nothing: expected 'none'"
         )
+    algorithm.check(config)
+    participate.check(config)
+    defence.check(config)
+    privacy.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:
@@ -130,10 +123,18 @@ def data(config: ml_collections.ConfigDict) -> Data:
     if d.max_rows and d.max_rows < len(train.label):
         chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
+    held_out = root = None
+    if config.server.root_rows:
+        train, root = defence.keep_root(config, train)
     stats = statistics(config, spec, train)
+    if config.fed.weight == "qoe":
+        train, rest = _hold_out(config, train)
+        held_out = examples(spec, stats, rest)
     return Data(
-        spec, stats, examples(spec, stats, train), examples(spec, stats, test), train.group, report,
-        rated.half_width(spec, test),
+        spec=spec, stats=stats, train=examples(spec, stats, train),
+        test=examples(spec, stats, test), group=train.group, test_group=test.group,
+        held_out=held_out, root=None if root is None else examples(spec, stats, root),
+        report=report, half_width=rated.half_width(spec, test),
     )  # fmt: skip
 
 
@@ -146,6 +147,19 @@ def statistics(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
         budget=d.features, max_levels=d.max_levels, seed=config.seed,
     )  # fmt: skip
+
+
+def _hold_out(
+    config: ml_collections.ConfigDict, rows: table.Table
+) -> tuple[table.Table, table.Table]:
+    """Training rows that stay with clients, and those that only the server has."""
+    n, count = len(rows.label), config.fed.held_out
+    if not 0 < count <= n // 2:
+        raise RunError(
+            f"config.fed.held_out is {count}: expected 1 to {n // 2}, half the training rows"
+        )
+    order = np.random.default_rng([config.seed, 4]).permutation(n)
+    return table.take(rows, np.sort(order[count:])), table.take(rows, np.sort(order[:count]))
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:
@@ -199,7 +213,20 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
+    if enemy := defence.adversary(config, len(count)):
+        mine = np.repeat(enemy.malicious, count)
+        staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
     return Population(staged, offset, count, parts)
+
+
+def owners(population: Population, rows: Data) -> np.ndarray:
+    """The client to which each test row's natural group belongs; -1 for a group of no client."""
+    owner = {
+        group: client
+        for client, part in enumerate(population.parts)
+        for group in np.unique(rows.group[part]).tolist()
+    }
+    return np.array([owner.get(group, -1) for group in rows.test_group.tolist()], np.int32)
 
 
 def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts: Any) -> Any:
@@ -216,37 +243,39 @@ def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts:
     return call(losses.make_loss, "loss", net=net, class_weight=weights, **loss)
 
 
-def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> client.ClientUpdate:
-    """The local half of a round."""
-    names = {"centralised": "persistent", "local_only": "local_only"}
-    name = names.get(config.fed.algorithm, config.fed.algorithm)
-    c = config.client
-    make_optimizer = choose(client.OPTIMIZERS, c.optimizer, "client.optimizer")
-    extra = {"mu": config.fed.mu} if name == "fedprox" else {}
-    return call(
-        client.CLIENT_UPDATES[name], "client", loss_fn=loss_fn,
-        optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
-        lr=c.lr, batch_size=c.batch, **extra,
-    )  # fmt: skip
+def server_optimizer(config: ml_collections.ConfigDict) -> Any:
+    """What applies the round's delta."""
+    make = choose(server.SERVER_OPTIMIZERS, config.server.optimizer, "server.optimizer")
+    return make(config.server.lr)
 
 
 def make_engine(
-    config: ml_collections.ConfigDict, loss_fn: Any, offset: np.ndarray, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    loss_fn: Any,
+    offset: np.ndarray,
+    count: np.ndarray,
+    root: Examples | None = None,
+    **options: Any,
 ) -> engine.Engine:
-    """The compiled rounds."""
+    """The compiled rounds; ``root`` are the server's own rows.
+
+    ``options`` are further arguments of ``engine.make_engine``.
+    """
     c = config
-    make_server = choose(server.SERVER_OPTIMIZERS, c.server.optimizer, "server.optimizer")
-    make_schedule = choose(client.SCHEDULES, c.client.schedule, "client.schedule")
+    update, work = algorithm.client_update(c, loss_fn), algorithm.local_work(c)
+    schedule = algorithm.schedule(c)
+    root_delta = None
+    if root is not None:
+        root_delta = defence.make_root_delta(root, update, schedule, **work)
     return call(
         engine.make_engine, "perf",
-        client_update=client_update(c, loss_fn),
-        aggregator=choose(aggregate.AGGREGATORS, c.server.aggregator, "server.aggregator")(),
-        server_opt=make_server(c.server.lr),
-        schedule=call(make_schedule, "client.schedule", rounds=c.fed.rounds),
+        client_update=update,
+        aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
+        server_opt=server_optimizer(c), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
-        epochs=None if c.client.steps else c.client.epochs, steps=c.client.steps or None,
-        batch_size=c.client.batch, weight=c.fed.weight,
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
+        max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)),
+        **work, **options,
     )  # fmt: skip
 
 

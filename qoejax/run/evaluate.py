@@ -11,7 +11,6 @@ import scipy.special
 from qoejax.data import load, table
 from qoejax.data import rated as ratings
 from qoejax.data.errors import DataError
-from qoejax.fed.client import LocalState
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
 from qoejax.run import build, model, tables
@@ -36,13 +35,14 @@ def probabilities(out: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return probability, np.asarray(scales.mean(jnp.asarray(out["mos"])))
 
 
-def quick(predict: Any, state: Any, rows: Examples, spec: table.Spec) -> dict[str, float]:
+def quick(
+    predict: Any, params: Any, stacked: bool, rows: Examples, spec: table.Spec
+) -> dict[str, float]:
     """A few numbers for the convergence curves; never used to choose anything.
 
-    Local-only training has one model per client: the mean over clients is given.
+    With one model per client (``stacked``) the mean over clients is given.
     """
-    local = isinstance(state.client_state, LocalState)
-    models = unstack(state.client_state.params) if local else [state.params]
+    models = unstack(params) if stacked else [params]
     scores = [_score(predict(params, rows.x), rows, spec) for params in models]
     shared = [k for k in scores[0] if all(k in s for s in scores)]
     return {k: float(np.mean([s[k] for s in scores])) for k in shared}
@@ -54,9 +54,10 @@ def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, f
     several = len(spec.label_names) > 1
     scores = {k: s[k] for k in ("accuracy", "macro_f1")} if several else {}
     if rows.mos_mask.any():
-        plcc = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])["plcc"]
-        if plcc is not None:  # equal scores correlate with nothing
-            scores["mos_plcc"] = plcc
+        figures = metrics.mos(mos[rows.mos_mask], rows.mos[rows.mos_mask])
+        scores["mos_rmse"] = figures["rmse"]
+        if figures["plcc"] is not None:  # equal scores correlate with nothing
+            scores["mos_plcc"] = figures["plcc"]
     return scores
 
 
@@ -103,6 +104,37 @@ def _judge(
     }
     clients = {figure: values, "worst": values.min(), "best": values.max()}
     return median._replace(summary={**median.summary, **means, "clients": clients})
+
+
+def own_rows(trained: model.Model, rows: Examples, owner: np.ndarray) -> dict[str, Any]:
+    """What each client gets of its model on the test rows of its own sites.
+
+    Args:
+      trained: One model for all, or one for each client.
+      rows: Scaled test rows.
+      owner: Client of every row, -1 for none.
+
+    Returns:
+      ``accuracy``, ``macro_f1`` (over the classes that occur) and, where rated, ``mos_plcc`` and
+      ``mos_rmse``: one number a client (None without rows), and means over clients with rows.
+    """
+    predict, spec = trained.predictor(), trained.spec
+    clients = range(int(owner.max(initial=-1)) + 1)
+    shared = None if trained.stacked else jax.device_get(predict(trained.params, rows.x))
+    models = unstack(trained.params) if trained.stacked else []
+    scores: list[dict[str, float] | None] = []
+    for i in clients:
+        mine = np.flatnonzero(owner == i)
+        # All rows through the one compiled predictor: a size of its own would compile for each.
+        out = jax.device_get(predict(models[i], rows.x)) if shared is None else shared
+        said, own = jax.tree.map(lambda leaf, mine=mine: np.asarray(leaf)[mine], (out, rows))
+        scores.append(_score(said, own, spec) if len(mine) else None)
+    names = sorted({name for s in scores if s is not None for name in s})
+    each = {name: [None if s is None else s.get(name) for s in scores] for name in names}
+    means = {
+        name: float(np.mean([v for v in values if v is not None])) for name, values in each.items()
+    }
+    return {"mean": means, "clients": each}
 
 
 def _spread(results: list[Result], spec: table.Spec) -> tuple[str, np.ndarray]:

@@ -14,8 +14,9 @@ from qoejax.run import files
 from qoejax.run.errors import RunError
 
 PACKAGES = (
-    "array_record", "cryptography", "flax", "jax", "jaxlib", "ml-collections", "numpy", "optax",
-    "orbax-checkpoint", "pqcrypto", "pyarrow", "qoejax", "scipy", "tensorflow-datasets",
+    "array_record", "cryptography", "dp-accounting", "flax", "jax", "jax-privacy", "jaxlib",
+    "ml-collections", "numpy", "optax", "orbax-checkpoint", "pqcrypto", "pyarrow", "qoejax",
+    "scipy", "tensorflow-datasets",
 )  # fmt: skip
 
 
@@ -67,8 +68,21 @@ def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
     return [] if old == new else [f"{prefix} ({old!r} there, {new!r} asked for)"]
 
 
+def _larger_budget(old: Any, new: dict[str, Any]) -> bool:
+    """Whether the two configs differ in a privacy budget that grew, and in nothing else.
+
+    Going on under it is the same run, longer: what was spent stays spent.
+    """
+    try:
+        before, after = old["privacy"]["epsilon"], new["privacy"]["epsilon"]
+    except (KeyError, TypeError):
+        return False
+    grew = before > 0 and (after == 0 or after > before)
+    return grew and differences(old | {"privacy": old["privacy"] | {"epsilon": after}}, new) == []
+
+
 def check(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest that is there, or None; writes nothing.
+    """The manifest that is there, or None; writes nothing. A privacy budget may have grown.
 
     Raises:
       RunError: the workdir belongs to a run of another config, or holds something else.
@@ -85,7 +99,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any] | Non
         return None
     manifest = files.read_json(path, "the manifest of a run")
     differing = differences(manifest.get("config"), files.plain(config))
-    if differing:
+    if differing and not _larger_budget(manifest["config"], files.plain(config)):
         raise RunError(
             f"workdir {workdir} belongs to a run of another config: "
             f"{'; '.join(differing[:5])}; expected the same config, or another workdir"
@@ -101,6 +115,7 @@ def open_run(workdir: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
             "config": files.plain(config), "started": now(), "resumed": [], **environment()
         }  # fmt: skip
     else:
+        manifest["config"] = files.plain(config)
         manifest["resumed"].append({"at": now(), **environment()})
     files.write_json(workdir / "manifest.json", manifest)
     return manifest

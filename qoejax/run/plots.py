@@ -211,6 +211,72 @@ def wire(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def attack_grid(grid: dict[str, Any]) -> Figure:
+    """Macro-F1 of every rule (rows) under every attack (columns), as a heat map."""
+    rules, names = list(grid["needs"]), grid["attacks"]
+    score = {(c["rule"], c["attack"]): c["macro_f1"] for c in grid["cells"]}
+    table = np.array([[score.get((r, a), np.nan) for a in names] for r in rules])
+    figure, axes = _new(0.72 * len(names) + 3.2, 0.42 * len(rules) + 1.9)
+    axes.set_facecolor("#e4e5e8")
+    image = axes.imshow(table, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+    axes.set_yticks(range(len(rules)), rules, fontsize=8)
+    for i, j in np.ndindex(table.shape):
+        if not np.isnan(table[i, j]):
+            axes.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=7)
+    for i, rule in enumerate(rules):
+        if np.isnan(table[i]).all():
+            axes.text(
+                (len(names) - 1) / 2, i, f"needs {grid['needs'][rule]} clients, has "
+                f"{grid['clients']}", ha="center", va="center", fontsize=8, color=GREY,
+            )  # fmt: skip
+    axes.set_title(f"{grid['malicious']} of {grid['clients']} clients malicious", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="test macro-F1")
+    return figure
+
+
+def worst_cases(grid: dict[str, Any], band: float = 0.03) -> Figure:
+    """For every rule: macro-F1 undisturbed, under each attack, and under the worst, by name.
+
+    The band ends ``band`` below the undisturbed score of the first rule, the mean.
+    """
+    own = {
+        rule: {c["attack"]: c["macro_f1"] for c in grid["cells"] if c["rule"] == rule}
+        for rule in grid["needs"]
+    }
+    own = {rule: scores for rule, scores in own.items() if scores}
+    figure, axes = _new(7.4, 0.36 * len(own) + 1.6)
+    clean = next(iter(own.values()))["none"]
+    axes.axvspan(
+        clean - band,
+        clean,
+        color=GREEN,
+        alpha=0.18,
+        lw=0,
+        label=f"within {band} of the mean, undisturbed",
+    )
+    for i, scores in enumerate(own.values()):
+        worst = min(scores, key=scores.__getitem__)
+        axes.plot([scores[worst], scores["none"]], [i, i], color=GREY, lw=1, zorder=1)
+        others = [v for k, v in scores.items() if k not in ("none", worst)]
+        axes.scatter(
+            others, [i] * len(others), s=14, color=BLUE, alpha=0.6, label="" if i else "an attack"
+        )
+        axes.scatter([scores[worst]], [i], s=26, color=RED, label="" if i else "the worst attack")
+        axes.scatter([scores["none"]], [i], s=26, color=GREEN, label="" if i else "no attack")
+        axes.annotate(
+            worst, (scores[worst], i), xytext=(-5, 0), textcoords="offset points", ha="right",
+            va="center", fontsize=7, color=RED,
+        )  # fmt: skip
+    axes.set_yticks(range(len(own)), list(own), fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(-0.2, 1), xlabel="test macro-F1")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_title(f"{grid['malicious']} of {grid['clients']} clients malicious", fontsize=9)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG and frees the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,9 @@ def predict(
       RunError: unreadable input, unknown output form, or a local-only model (one per client).
     """
     if trained.stacked:
-        raise RunError("a local-only run has one model per client; predict needs a shared model")
+        raise RunError(
+            "this run has one model per client (local-only or personal); predict needs a shared one"
+        )
     if not str(target).endswith(SUFFIXES):
         raise RunError(f"output {target}: expected a name ending in {', '.join(SUFFIXES)}")
     rows, report, identity = evaluate.raw_rows(trained, source)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
 import time
@@ -15,14 +16,27 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed.evaluate import make_evaluator
-from qoejax.run import build, evaluate, files, manifest, report, wired
+from qoejax.fed.judge import by_experience
+from qoejax.run import (
+    algorithm,
+    build,
+    evaluate,
+    files,
+    manifest,
+    participate,
+    privacy,
+    report,
+    wired,
+)
 from qoejax.run.checkpoint import Checkpoints
+from qoejax.run.choices import call
 from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
+from qoejax.wire import codec
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
@@ -44,10 +58,12 @@ class Run(NamedTuple):
     population: build.Population
     objective: Any
     engine: Any
+    fleet: participate.Fleet | None  # simulated devices
     predict: Any  # compiled once: a run evaluates many times
     examples: Examples  # on the device
     key: jax.Array
     label_counts: np.ndarray
+    ledger: privacy.Ledger
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
@@ -56,13 +72,46 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     population = build.population(config, data)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    engine = build.make_engine(config, objective.loss_fn, population.offset, population.count)
+    engine, fleet = _engine(config, data, population, objective)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
+    key = jax.random.key(config.seed)
+    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
-        config, workdir, data, population, objective, engine, predict, staged,
-        jax.random.key(config.seed), counts,
+        config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
+        ledger,
     )  # fmt: skip
+
+
+def _engine(
+    config: ml_collections.ConfigDict,
+    data: build.Data,
+    population: build.Population,
+    objective: Any,
+) -> tuple[Any, participate.Fleet | None]:
+    """The engine, once everything that its shapes can rule out is ruled out; and its devices."""
+    x = jax.ShapeDtypeStruct((1, *population.examples.x.shape[1:]), jnp.float32)
+    params = jax.eval_shape(objective.init, jax.random.key(0), x)
+    update = algorithm.client_update(config, objective.loss_fn)
+    algorithm.check_memory(config, update, params, len(population.count))
+    part, fleet = participate.make(
+        config, population.count, update, params, objective.loss_fn, population.examples
+    )
+    if part.schedule is not None:
+        oldest = int(part.schedule.staleness.max())
+        algorithm.check_memory(config, update, params, len(population.count), oldest + 1)
+    weigh = None
+    if data.held_out is not None:
+        weigh = call(
+            by_experience, "fed", predict=objective.predict,
+            held_out=jax.tree.map(jnp.asarray, data.held_out),
+            mos_share=config.fed.mos_share, temperature=config.fed.temperature,
+        )  # fmt: skip
+    engine = build.make_engine(
+        config, objective.loss_fn, population.offset, population.count, data.root,
+        participation=part, weigh=weigh, staleness_power=config.participation.staleness_power,
+    )  # fmt: skip
+    return engine, fleet
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -82,6 +131,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
         manifest.check(workdir, build.plain_config(config))
         run = prepare(config, workdir)
         record = manifest.open_run(workdir, build.plain_config(config))
+        record["privacy"] = run.ledger.claim
         rows = run.population.examples
         manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
         facts = data_report(run)
@@ -99,39 +149,61 @@ def _initial(run: Run) -> Any:
 def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
-    first = 0
+    first, end = 0, run.ledger.rounds
+    message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
     found = checkpoints.restore(state)
     if found is not None:
         first, host = found
         state = jax.tree.map(jnp.asarray, host)
-        LOG.info("resuming after round %d of %d", first, run.config.fed.rounds)
+        LOG.info("resuming after round %d of %d", first, end)
     start = time.perf_counter()
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
     with contextlib.closing(writer), _exchange(run, state.params) as exchange:
-        for n in progress(_blocks(run.config, first), run.config.fed.rounds, first):
+        for n in progress(_blocks(run.config, first, end), end, first):
             state, rows = _block(run, exchange, state, key, n)
+            if run.fleet is not None:
+                for row in rows:
+                    row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
             last = int(rows[-1]["round"])
-            if _due(last, run.config.evaluation.every, run.config):
-                rows[-1]["test"] = evaluate.quick(run.predict, state, run.data.test, run.data.spec)
+            if _due(last, run.config.evaluation.every, end):
+                rows[-1]["test"] = _quick(run, state)
             for row in rows:
-                writer.write(row)
-            if _due(last, run.config.checkpoint.every, run.config):
+                writer.write(row | _costs(run, row["round"], message))
+            if _due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, _line(rows[-1]))
+    if run.ledger.stopped:
+        LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
 
 
-def _due(step: int, every: int, config: ml_collections.ConfigDict) -> bool:
-    return step % every == 0 or step == config.fed.rounds
+def _simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+    return fleet.row(number, jax.device_get(run.engine.cohort_for(jnp.int32(number), key)))
 
 
-def _blocks(config: ml_collections.ConfigDict, first: int) -> Iterator[int]:
+def _quick(run: Run, state: Any) -> dict[str, float]:
+    models = run.engine.models
+    params = state.params if models is None else models(state)
+    return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
+
+
+def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
+    """What a round has cost: bytes of one client's update, and epsilon so far where it is kept."""
+    spent = {} if run.ledger.epsilon is None else {"epsilon": run.ledger.epsilon(number)}
+    return {"update_bytes": message, **spent}
+
+
+def _due(step: int, every: int, end: int) -> bool:
+    return step % every == 0 or step == end
+
+
+def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator[int]:
     """Sizes of the blocks to come; they end where something is due, whatever they began at."""
     done = first
     every = (config.perf.rounds_per_dispatch, config.evaluation.every, config.checkpoint.every)
-    while done < config.fed.rounds:
-        n = min([e - done % e for e in every] + [config.fed.rounds - done])
+    while done < end:
+        n = min([e - done % e for e in every] + [end - done])
         yield n
         done += n
 
@@ -151,9 +223,12 @@ def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
 
 def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
+    # The norm of a compressed message says nothing of the delta in it.
+    max_norm = run.config.server.max_norm if run.config.compress.method == "none" else math.inf
     return Exchange(
-        clients=len(run.population.count), spec=wired.tree_spec(params), signer=c.signer,
-        workers=c.workers, max_norm=c.max_norm, key_dir=run.workdir / "keys", **_key_files(c),
+        clients=len(run.population.count), signer=c.signer,
+        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers,
+        max_norm=max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
 
@@ -203,6 +278,7 @@ def _row(run: Run, number: int, sums: dict[str, Any], seconds: float) -> dict[st
         "mos_rmse": None if mse is None else mse**0.5,
         "clients": int(s["clients"]),
         "refused": int(s["refused"]),
+        "absent": int(s["absent"]),
         "examples": int(s["count"]),
         "seconds": round(seconds, 6),
     }
@@ -231,15 +307,19 @@ def data_report(run: Run) -> dict[str, Any]:
 def _finish(
     run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any]:
-    local = run.config.fed.algorithm == "local_only"
-    params = jax.device_get(state.client_state.params if local else state.params)
+    models = run.engine.models
+    params = jax.device_get(state.params if models is None else models(state))
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
-        build.mos_mean(run.data.train), params, local,
+        build.mos_mean(run.data.train), params, models is not None,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
     result = evaluate.evaluate_model(model, run.data.test, run.data.half_width)
-    files.write_json(run.workdir / "evaluation.json", result.summary)
+    summary = result.summary
+    if run.config.clients.partition == "natural":
+        owner = build.owners(run.population, run.data)
+        summary = summary | {"own_rows": evaluate.own_rows(model, run.data.test, owner)}
+    files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = int(state.round)
     files.write_json(run.workdir / "manifest.json", record)
@@ -251,6 +331,7 @@ def _finish(
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),
         "seconds": round(seconds, 3),
+        **({"stopped": run.ledger.stopped} if run.ledger.stopped else {}),
         **{k: result.summary[k] for k in ("accuracy", "macro_f1", "mos") if k in result.summary},
         "report": str(page),
     }

@@ -13,7 +13,7 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed.engine import Engine
-from qoejax.fed.round import ServerState
+from qoejax.fed.state import ServerState
 from qoejax.types import Examples
 from qoejax.wire import codec
 from qoejax.wire.exchange import Exchange, RoundResult
@@ -22,13 +22,13 @@ PRIMITIVES = ("sign", "verify", "kem", "aead", "hash", "codec")
 """CPU seconds are reported for each of these, over all clients and the server."""
 
 
-def tree_spec(params: Any) -> codec.TreeSpec:
-    """The agreed layout of an update: names, shapes and little-endian types, in tree order."""
+def tree_spec(message: Any) -> codec.TreeSpec:
+    """The agreed layout of an update: names, shapes and little-endian types, in tree order.
+
+    ``message`` is any tree of that layout: ``Engine.message`` of the parameters.
+    """
     return codec.tree_spec(
-        [
-            (name, np.shape(leaf), np.asarray(leaf).dtype)
-            for name, leaf in trees.named_leaves(params)
-        ]
+        [(name, leaf.shape, leaf.dtype) for name, leaf in trees.named_leaves(message)]
     )
 
 
@@ -36,8 +36,9 @@ def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) 
     """Hands every client's delta of one slice to the pool; waits for the device, not the pool."""
     host = [np.asarray(leaf) for leaf in jax.tree.leaves(deltas)]
     counts = np.asarray(cohort.count)
+    finishes = np.asarray(cohort.weight) > 0  # the others are padding, or stop half-way
     for slot, client in enumerate(np.asarray(cohort.client_id)):
-        if client >= 0:
+        if client >= 0 and finishes[slot]:
             payload = codec.encode(spec, [leaf[slot] for leaf in host])
             exchange.submit(int(client), payload, n_samples=int(counts[slot]))
 
@@ -45,9 +46,9 @@ def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) 
 def _opened(
     result: RoundResult, spec: codec.TreeSpec, like: Any, clients: np.ndarray
 ) -> tuple[Any, np.ndarray]:
-    """Deltas [K, *param] in cohort order and who arrived [K]; refused clients are zeros."""
+    """Messages [K, *] in cohort order and who arrived [K]; refused clients are zeros."""
     leaves, structure = jax.tree.flatten(like)
-    out = [np.zeros((len(clients), *np.shape(leaf)), np.float32) for leaf in leaves]
+    out = [np.zeros((len(clients), *leaf.shape), leaf.dtype) for leaf in leaves]
     arrived = np.zeros(len(clients), bool)
     for slot, client in enumerate(clients):
         payload = result.payloads.get(int(client))
@@ -64,8 +65,10 @@ def run_round(
 ) -> tuple[ServerState, dict[str, Any], dict[str, Any]]:
     """One round over the wire: the next state, the round's metrics and the wire's own report."""
     start = time.perf_counter()
-    spec = tree_spec(state.params)
-    model = codec.encode(spec, [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)])
+    like = engine.message(state.params)
+    spec = tree_spec(like)
+    sent = engine.sent(state)
+    model = codec.encode(tree_spec(sent), [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
     number = int(state.round)
     exchange.begin_round(number, model)
     cohort = engine.cohort_for(state.round, key)
@@ -81,7 +84,7 @@ def run_round(
     waited = time.perf_counter()
     result = exchange.finish_round()
     waited = time.perf_counter() - waited
-    deltas, arrived = _opened(result, spec, state.params, np.asarray(cohort.client_id))
+    deltas, arrived = _opened(result, spec, like, np.asarray(cohort.client_id))
     state, metrics = engine.server(state, cohort, deltas, arrived, parts, key)
     metrics = jax.device_get(metrics)
     total = time.perf_counter() - start

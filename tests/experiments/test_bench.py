@@ -86,3 +86,21 @@ def test_captures():
         assert row["packets_per_cpu_second"] > 0
         assert row["megabytes_peak"] >= row["megabytes_before"] > 0
     assert ratio["packets_ratio"] == 10
+
+
+@pytest.mark.slow
+def test_rules():
+    *rows, total = lines(
+        "rules", "--clients=5", "--memory=7", "--repeats=1", "--steps=1",
+        "--rules=coordinate_median,krum",
+    )  # fmt: skip
+    by_name = {row["rule"]: row for row in rows}
+    assert set(by_name) == {"coordinate_median", "coordinate_median by sort", "krum", "round"}
+    assert set(total["rules"]) == set(by_name)
+    median, krum = by_name["coordinate_median"], by_name["krum"]
+    assert median["by_sort"] > 0
+    assert "by_sort" not in krum
+    for row in (median, krum):
+        assert row["seconds"] >= row["minimum"] > 0
+        assert row["of_round"] == pytest.approx(row["seconds"] / by_name["round"]["seconds"])
+        assert row["temp_mb_many"] > 0

@@ -9,11 +9,14 @@ import optax
 import pytest
 
 from qoejax.fed import client
+from qoejax.fed.algorithms import CLIENT_UPDATES
+from qoejax.fed.protocol import Turnout
 from qoejax.types import Examples
 
 from . import tiny
 
-NAMES = list(client.CLIENT_UPDATES)
+NAMES = list(CLIENT_UPDATES)
+LOCAL = [CLIENT_UPDATES[name] for name in tiny.LOCAL]
 
 
 @functools.cache
@@ -24,29 +27,41 @@ def jitted(name):
     return update, jax.jit(update.update), loss
 
 
+def received(name):
+    """What a server sends before the first round."""
+    server, params = jitted(name)[0].server, tiny.params(name)
+    return server.send(params, server.init(params))
+
+
 def run(name, who, key=None, lr_scale=1.0, data=None):
     update, step, _ = jitted(name)
-    params = tiny.params()
+    state = update.init(tiny.params(name))
     data = tiny.examples() if data is None else data
     key = tiny.key() if key is None else key
-    return step(params, update.init(params), data, who, key, jnp.float32(lr_scale))
+    return step(received(name), state, data, who, key, jnp.float32(lr_scale))
 
 
 def learnt(name, out):
     """How far the client's model moved, wherever the algorithm keeps it."""
-    delta, state, _ = out
-    if name != "local_only":
-        return delta
-    return jax.tree.map(jnp.subtract, state.params, tiny.params())
+    message, state, _ = out
+    update, before = jitted(name)[0], tiny.params(name)
+    turnout = Turnout(share=jnp.float32(0), steps=jnp.float32(1))
+    delta, _ = update.server.absorb(before, update.server.init(before), message, turnout)
+    after = jax.tree.map(jnp.add, before, delta)
+    if update.personal is not None:
+        after = update.personal(after, state)
+    return jax.tree.map(jnp.subtract, after, before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_contract_nothing_to_do(name):
     """No steps or no rows: zero delta, zero sums, the state as it was."""
-    before = jitted(name)[0].init(tiny.params())
+    update = jitted(name)[0]
+    before = update.init(tiny.params(name))
+    nothing = optax.tree.zeros_like(update.server.message(tiny.params(name)))
     for who in (tiny.one(steps=0), tiny.one()._replace(count=jnp.int32(0))):
-        delta, state, sums = run(name, who)
-        tiny.equal(delta, {"w": np.zeros(3)})
+        message, state, sums = run(name, who)
+        tiny.equal(message, nothing)
         tiny.equal(state, before)
         tiny.equal(sums, {"loss": 0.0, "n": 0.0})
 
@@ -83,9 +98,12 @@ def test_contract_rows_of_weight_zero_are_invisible(name):
 def test_contract_key_and_rate_matter(name):
     base = learnt(name, run(name, tiny.one()))["w"]
     assert np.any(base != learnt(name, run(name, tiny.one(), jax.random.key(1)))["w"])
-    tiny.equal(learnt(name, run(name, tiny.one(), lr_scale=0.0)), {"w": np.zeros(3)})
-    half = learnt(name, run(name, tiny.one(steps=1), lr_scale=0.5))["w"]
-    tiny.close(2 * half, learnt(name, run(name, tiny.one(steps=1)))["w"])
+    still = learnt(name, run(name, tiny.one(), lr_scale=0.0))
+    tiny.equal(still, optax.tree.zeros_like(still))
+    half, whole = (
+        learnt(name, run(name, tiny.one(steps=1), lr_scale=scale)) for scale in (0.5, 1.0)
+    )
+    tiny.close(optax.tree.scale(2.0, half), whole)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -199,9 +217,10 @@ def test_schedules():
 
 def test_bad_arguments_are_named():
     for kwargs, word in (({"lr": -1.0}, "lr"), ({"lr": 1.0, "batch_size": 0}, "batch_size")):
-        for make in client.CLIENT_UPDATES.values():
+        for make in CLIENT_UPDATES.values():
+            local = {"personal": ("b",)} if make in LOCAL else {}
             with pytest.raises(ValueError, match=word):
-                make(tiny.Loss(), client.sgd(), **{"batch_size": 8, **kwargs})
+                make(tiny.Loss(), client.sgd(), **{"batch_size": 8, **kwargs, **local})
     with pytest.raises(ValueError, match="mu"):
         tiny.update("fedprox", mu=-0.1)
 

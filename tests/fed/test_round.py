@@ -9,7 +9,6 @@ import pytest
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed import round, server
-from qoejax.fed.aggregate import AGGREGATORS
 from qoejax.types import Cohort
 from tests.reference import fed_numpy
 
@@ -87,7 +86,7 @@ def test_centralised_is_gradient_descent():
     assert metrics["n"] == 2 * n
 
 
-@pytest.mark.parametrize("aggregator", AGGREGATORS)
+@pytest.mark.parametrize("aggregator", ["weighted_mean", "mean", "coordinate_median"])
 def test_contract_order_and_padding_are_invisible(aggregator):
     algorithm, step = jitted("persistent", aggregator=aggregator, optimizer="momentum")
     padded = tiny.cohort((0, 1, 2, 3, 4, -1, -1))
@@ -149,7 +148,7 @@ def test_a_delta_that_is_not_finite_is_refused_and_counted(bad):
     _, state, metrics = serve(deltas, sums=sums)
     _, without, _ = serve(GOOD, arrived=(True, False, True))
     tiny.equal(state.params, without.params)
-    tiny.equal(metrics, {"clients": 2.0, "refused": 1.0, "n": 101.0})
+    tiny.equal(metrics, {"absent": 0.0, "clients": 2.0, "refused": 1.0, "n": 101.0})
 
 
 def test_a_delta_that_did_not_arrive_counts_for_nothing():
@@ -157,7 +156,7 @@ def test_a_delta_that_did_not_arrive_counts_for_nothing():
     delta = (np.array(GOOD[0]) + 2 * np.array(GOOD[2])) / 3
     step = 0.5 * (delta - 0.9 * 0.25)
     np.testing.assert_allclose(state.params["w"] - before.params["w"], step, rtol=1e-5)
-    tiny.equal(metrics, {"clients": 2.0, "refused": 0.0, "n": 101.0})
+    tiny.equal(metrics, {"absent": 0.0, "clients": 2.0, "refused": 0.0, "n": 101.0})
     (trace,) = jax.tree.leaves(state.client_state)
     np.testing.assert_array_equal(trace[:, 0], [1, 0, 1, 0, 1])  # the clients' own state moved on
 
@@ -187,6 +186,25 @@ def test_a_client_never_keeps_a_state_that_is_not_finite():
     old, new = before.client_state.params["w"], after.client_state.params["w"]
     np.testing.assert_array_equal((old != new).any(1), [True, False, True, True, True])
     tiny.equal(before.params, after.params)
+
+
+def test_a_rule_that_weighs_sees_steps_of_the_parameters_whatever_travels():
+    """SCAFFOLD's message is more than a delta; weights by its delta decide both of its parts."""
+
+    def weigh(params, delta_of, deltas, weight):
+        return weight * jax.vmap(lambda message: delta_of(message)["w"][0])(deltas)
+
+    algorithm = tiny.algorithm("scaffold")._replace(weigh=weigh)
+    state = round.init_state(algorithm, tiny.params(), 5)
+    cohort = tiny.cohort((2, 0, 4))._replace(weight=jnp.array([1.0, 1.0, 2.0]))
+    model = np.array([[1.0, 0.0, 2.0], [3.0, 5.0, 1.0], [0.5, 1.0, 1.0]], np.float32)
+    deltas = {"model": {"w": jnp.asarray(model)}, "control": {"w": jnp.asarray(-2 * model)}}
+    local = round.Local(deltas, {"w": jnp.ones((3, 3))}, {"n": jnp.ones(3)})
+    server_fn = jax.jit(round.make_halves(algorithm)[1])
+    after, _ = server_fn(state, cohort, local, jnp.ones(3, bool), tiny.key())
+    mean = np.average(model, axis=0, weights=[1.0, 3.0, 1.0])
+    tiny.close(after.params["w"], tiny.params()["w"] + mean)
+    tiny.close(after.memory["w"], 3 / 5 * -2 * mean)
 
 
 def test_one_trace_per_shape():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qoejax.fed import aggregate, client, engine, round, server
+from qoejax.fed.algorithms import CLIENT_UPDATES
 from qoejax.types import Cohort, Examples
 
 BATCH = 8
@@ -15,7 +16,7 @@ OFFSET = (np.cumsum(COUNT) - COUNT).astype(np.int32)
 
 
 class Loss:
-    """Half the mean squared error of ``x @ w``, the target being ``mos``."""
+    """Half the mean squared error of ``x @ w``, plus ``b`` if there is one, against ``mos``."""
 
     def __init__(self):
         self.traces = 0
@@ -23,6 +24,8 @@ class Loss:
     def __call__(self, params, batch, key):
         self.traces += 1
         error = batch.x[:, 0] @ params["w"] - batch.mos[:, 0]
+        if "b" in params:
+            error = error + jnp.broadcast_to(params["b"], error.shape)
         n = batch.weight.sum()
         total = (0.5 * error**2 * batch.weight).sum()
         return total / jnp.maximum(n, 1.0), {"loss": total, "n": n}
@@ -33,8 +36,13 @@ def key(seed=11):
     return jax.random.key(seed)
 
 
-def params():
-    return {"w": jnp.array([0.5, -1.0, 2.0])}
+LOCAL = ("fedper", "fedrep")
+"""Algorithms whose clients keep the intercept ``b`` to themselves."""
+
+
+def params(name="fedavg"):
+    """Three weights, and an intercept where there must be something to keep."""
+    return {"w": jnp.array([0.5, -1.0, 2.0])} | ({"b": jnp.array(0.25)} if name in LOCAL else {})
 
 
 def examples(seed=0):
@@ -70,26 +78,36 @@ def one(client_id=2, steps=3):
 
 
 def update(name, loss=None, optimizer="sgd", lr=0.1, **kwargs):
-    return client.CLIENT_UPDATES[name](
+    kwargs |= {"personal": ("b",)} if name in LOCAL else {}
+    return CLIENT_UPDATES[name](
         loss or Loss(), client.OPTIMIZERS[optimizer](), lr=lr, batch_size=BATCH, **kwargs
     )
 
 
-def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, **kwargs):
+def aggregator_of(name, byzantine=1, root=None):
+    """By name; a root delta (fltrust) is ``root``, or points where the loss of ``Loss`` falls."""
+    if name not in aggregate.ROBUST:
+        return aggregate.AGGREGATORS[name]()
+    root = {"w": jnp.array([0.1, 0.2, -0.2])} if root is None else root
+    extra = {"root_delta": lambda params, number, key: root} if name == "fltrust" else {}
+    return aggregate.AGGREGATORS[name](byzantine=byzantine, **extra)
+
+
+def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, byzantine=0, **kwargs):
     return round.Algorithm(
         update(name, **kwargs),
-        aggregate.AGGREGATORS[aggregator](),
+        aggregator_of(aggregator, byzantine),
         server_opt or server.sgd(),
         client.constant(1),
     )
 
 
-def make_engine(loss=None, name="fedavg", optimizer="momentum", **kwargs):
+def make_engine(loss=None, name="fedavg", optimizer="momentum", server_lr=None, **kwargs):
     settings = {"cohort_size": 4, "epochs": 1, "chunk": 2, "client_axis": "turn", **kwargs}
     return engine.make_engine(
         client_update=update(name, loss, optimizer, lr=0.02),
         aggregator=aggregate.weighted_mean(),
-        server_opt=server.momentum(),
+        server_opt=server.momentum() if server_lr is None else server.sgd(server_lr),
         schedule=client.cosine(8),
         offset=OFFSET,
         count=COUNT,

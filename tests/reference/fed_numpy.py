@@ -72,3 +72,59 @@ def fedavg_round(
     for own, weight in zip(batches, weights, strict=True):
         total += weight * client(w, own, optimizer, lr, mu)
     return w + total / sum(weights)
+
+
+# Algorithms beyond averaging, each from its paper's pseudocode; plain SGD throughout.
+
+
+def descend(
+    w: np.ndarray,
+    batches: Sequence[Batch],
+    lr: float,
+    more: Callable[[np.ndarray], np.ndarray] = np.zeros_like,
+) -> np.ndarray:
+    """Weights after one step on each batch along the gradient plus ``more(w)``."""
+    for batch in batches:
+        w = w - lr * (gradient(w, batch) + more(w))
+    return w
+
+
+def scaffold_round(w, c, own, batches, weights, lr, at_x=None):
+    """Karimireddy et al. 2020, algorithm 1. ``own`` are the c_i; ``at_x`` batches for option I."""
+    p = np.asarray(weights, float) / np.sum(weights)
+    y = [descend(w, b, lr, lambda _, ci=ci: c - ci) for b, ci in zip(batches, own, strict=True)]
+    if at_x is None:
+        new = [ci - c + (w - yi) / (len(b) * lr) for yi, ci, b in zip(y, own, batches, strict=True)]
+    else:
+        new = [np.mean([gradient(w, b) for b in mine], axis=0) for mine in at_x]
+    moved = w + sum(pi * (yi - w) for pi, yi in zip(p, y, strict=True))
+    return moved, c + sum(pi * (n - o) for pi, n, o in zip(p, new, own, strict=True)), new
+
+
+def fednova_round(w, batches, weights, lr):
+    """Wang et al. 2020, equation 6 with a_i of ones: tau_eff times the mean delta per step."""
+    p = np.asarray(weights, float) / np.sum(weights)
+    per_step = [(descend(w, b, lr) - w) / len(b) for b in batches]
+    tau = sum(pi * len(b) for pi, b in zip(p, batches, strict=True))
+    return w + tau * sum(pi * d for pi, d in zip(p, per_step, strict=True))
+
+
+def feddyn_round(w, h, slopes, batches, weights, lr, alpha):
+    """Acar et al. 2021, algorithm 1, with all clients active and weighted means."""
+    p = np.asarray(weights, float) / np.sum(weights)
+    ends = [
+        descend(w, b, lr, lambda v, g=g: alpha * (v - w) - g)
+        for b, g in zip(batches, slopes, strict=True)
+    ]
+    slopes = [g - alpha * (e - w) for g, e in zip(slopes, ends, strict=True)]
+    h = h - alpha * sum(pi * (e - w) for pi, e in zip(p, ends, strict=True))
+    return sum(pi * e for pi, e in zip(p, ends, strict=True)) - h / alpha, h, slopes
+
+
+def ditto_round(w, own, batches, personal_batches, weights, lr, mu):
+    """Li et al. 2021, algorithm 1: FedAvg, and personal weights held near the weights sent."""
+    own = [
+        descend(v, b, lr, lambda x: mu * (x - w))
+        for v, b in zip(own, personal_batches, strict=True)
+    ]
+    return fedavg_round(w, batches, weights, "sgd", lr), own

@@ -142,7 +142,7 @@ def test_sigkill_at_any_moment_changes_no_bit(data_dir, tmp_path, kills, wired_r
         ("model", {"net": "gpt"}, r"config\.model\.net is 'gpt': expected one of"),
         ("loss", {"class_loss": "hinge"}, r"config\.loss: class_loss 'hinge'"),
         ("client", {"optimizer": "lion"}, r"config\.client\.optimizer is 'lion'"),
-        ("server", {"aggregator": "krum"}, r"config\.server\.aggregator is 'krum'"),
+        ("server", {"aggregator": "best"}, r"config\.server\.aggregator is 'best'"),
         ("exchange", {"mode": "https"}, r"config\.exchange\.mode is 'https'"),
         ("clients", {"partition": "alphabet"}, r"config\.clients\.partition is 'alphabet'"),
         ("clients", {"count": 7}, r"config\.clients: .*3 .*7"),
