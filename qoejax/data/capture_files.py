@@ -163,6 +163,10 @@ def _named(path: pathlib.Path, rule: Rule) -> Capture | None:
 
 def _rule(path: pathlib.Path) -> Rule:
     known = ("pattern", "labels", "test")
+    form = DataError(
+        f"{path}: expected 'pattern' with a group 'label', and perhaps 'labels' (text to text) "
+        "and 'test' (a list of groups)."
+    )
     try:
         given = json.loads(path.read_text("utf-8"))
         pattern = re.compile(given["pattern"])
@@ -176,13 +180,10 @@ def _rule(path: pathlib.Path) -> Rule:
         )
     except (OSError, ValueError, re.error) as e:
         raise DataError(f"{path}: cannot be read as a rule ({e}).") from e
-    except (KeyError, TypeError, AttributeError):
-        good = False
+    except (KeyError, TypeError, AttributeError) as e:
+        raise form from e
     if not good:
-        raise DataError(
-            f"{path}: expected 'pattern' with a group 'label', and perhaps 'labels' (text to text) "
-            "and 'test' (a list of groups)."
-        )
+        raise form
     return Rule(pattern, labels, tuple(test))
 
 
