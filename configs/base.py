@@ -98,6 +98,12 @@ def _federation(c: ml_collections.ConfigDict) -> None:
             "temperature": 0.05,  # weight "qoe": gain at which a weight grows by e
         }
     )
+    _participation(c)
+    _local_work_and_server(c)
+    _exchange(c)
+
+
+def _participation(c: ml_collections.ConfigDict) -> None:
     c.participation = ml_collections.ConfigDict(
         {
             "sampling": "uniform",  # or "weighted", by rows; "poisson", "cyclic" (docs/privacy.md)
@@ -116,6 +122,9 @@ def _federation(c: ml_collections.ConfigDict) -> None:
             "deadline": 0.0,  # simulated seconds of a round; clients do the steps that fit
         }
     )
+
+
+def _local_work_and_server(c: ml_collections.ConfigDict) -> None:
     c.client = ml_collections.ConfigDict(
         {
             "optimizer": "adam",
@@ -138,6 +147,9 @@ def _federation(c: ml_collections.ConfigDict) -> None:
             "root_rows": 0,  # training rows that the server keeps for itself (fltrust)
         }
     )
+
+
+def _exchange(c: ml_collections.ConfigDict) -> None:
     c.attack = ml_collections.ConfigDict(
         {"name": "none", "fraction": 0.2, "strength": 0.0}  # strength 0: the attack's own default
     )
