@@ -42,12 +42,10 @@ def main() -> dict[str, Any]:
     for split, classes in counts.items():
         if empty := [name for name, rows in classes.items() if not rows]:
             print(f"note: {split} has no rows of {', '.join(empty)}", file=sys.stderr)
-    for note in metadata.get("notes", []):
+    passed_over = metadata.get("passed_over")
+    passed = [f"passed over {', '.join(passed_over)}"] if passed_over else []
+    for note in [*metadata.get("notes", []), *passed, *metadata.get("warnings", [])]:
         print(f"note: {note}", file=sys.stderr)
-    if passed_over := metadata.get("passed_over"):
-        print(f"note: passed over {', '.join(passed_over)}", file=sys.stderr)
-    for warning in metadata.get("warnings", []):
-        print(f"note: {warning}", file=sys.stderr)
     result = {
         "dataset": metadata["spec"]["dataset"],
         "path": str(prepared.data_path),

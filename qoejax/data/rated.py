@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from qoejax.data import cells, rawfile, schema, sources, split
+from qoejax.data import cells, rawfile, records, schema, sources, split
 from qoejax.data.errors import DataError
 from qoejax.data.packed import PackedBuilder, Plan
 from qoejax.data.raw import Report
@@ -116,7 +116,9 @@ def read_rated(
         sources.refuse_missing(file, level, lacking)
     sheet = _sheet(file, level)
     if not len(sheet.row):
-        raise DataError(f"{path}: has no usable row ({_listed(sheet.dropped) or 'no rows'}).")
+        raise DataError(
+            f"{path}: has no usable row ({records.reasons(sheet.dropped) or 'no rows'})."
+        )
     table = _table(spec, level, sheet)
     _, group = np.unique(sheet.subject, return_inverse=True)
     table = table._replace(group=np.where(sheet.subject == "", -1, group).astype(np.int32))
@@ -167,7 +169,7 @@ def _rated(file: rawfile.RawFile, level: Level) -> Sheet:
         )
     scored = ~np.isnan(sheet.score)
     if not scored.any():
-        reasons = _listed(sheet.dropped) or "no score"
+        reasons = records.reasons(sheet.dropped) or "no score"
         raise DataError(f"{file.path}: has no usable row with a score ({reasons}).")
     dropped = dict(sheet.dropped)
     if not scored.all():
@@ -340,7 +342,3 @@ def _rows(sheet: Sheet, keep: Bool[np.ndarray, " n"]) -> Sheet:
 
 def _added(counts: Any) -> dict[str, int]:
     return dict(sum((collections.Counter(c) for c in counts), collections.Counter()))
-
-
-def _listed(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in dropped.items())

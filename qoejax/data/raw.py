@@ -82,7 +82,7 @@ def read_raw_rows(
     tally = records.Tally()
     parts = [p for p, _ in records.read(file, plan, encode, tally, need_label=False)]
     if not parts:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in tally.summary().items())
+        reasons = records.reasons(tally.summary())
         example = f"; {tally.example}" if tally.example else ""
         raise DataError(f"{path}: has no usable row ({reasons or 'no rows'}{example}).")
     rows = records.Records(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -202,7 +202,7 @@ def check_file(path: pathlib.Path, tally: records.Tally, level: Level) -> None:
         )
     dropped = tally.rows - tally.kept
     if dropped > max(1, MOST_DROPPED * tally.rows):
-        reasons = ", ".join(f"{n} {reason}" for reason, n in tally.summary().items())
+        reasons = records.reasons(tally.summary())
         example = f"; {tally.example}" if tally.example else ""
         raise DataError(
             f"{path}: {dropped} of {tally.rows} rows are unusable ({reasons}{example}); at most "

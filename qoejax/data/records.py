@@ -63,6 +63,11 @@ class Tally:
         return {reason: n for reason, n in sorted(self.dropped.items()) if n}
 
 
+def reasons(dropped: dict[str, int]) -> str:
+    """Rows left out, as a message says it: "2 row width, 1 blank label"."""
+    return ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+
+
 def layout(
     file: rawfile.RawFile, level: Level, columns: tuple[Column, ...], with_label: bool
 ) -> tuple[Layout, list[str]]:

@@ -158,8 +158,7 @@ def _hold_out(
         raise RunError(
             f"config.fed.held_out is {count}: expected 1 to {n // 2}, half the training rows"
         )
-    order = np.random.default_rng([config.seed, 4]).permutation(n)
-    return table.take(rows, np.sort(order[count:])), table.take(rows, np.sort(order[:count]))
+    return tables.set_aside(rows, count, (config.seed, 4))
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:

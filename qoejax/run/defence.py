@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from qoejax.data import table
 from qoejax.data.cohort import cohort
 from qoejax.fed import aggregate, attacks
 from qoejax.fed.protocol import ClientUpdate
+from qoejax.run import tables
 from qoejax.run.algorithm import PERSONAL
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
@@ -104,8 +104,7 @@ def keep_root(
             f"config.server.root_rows is {kept}: expected fewer than the {rows} training rows, "
             "since clients need some"
         )
-    order = np.random.default_rng([config.seed, 2]).permutation(rows)
-    return table.take(train, np.sort(order[kept:])), table.take(train, np.sort(order[:kept]))
+    return tables.set_aside(train, kept, (config.seed, 2))
 
 
 def make_aggregator(

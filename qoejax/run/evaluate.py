@@ -223,7 +223,7 @@ def _scores(
     width = None if half_width is None else half_width[rated]
     figures = metrics.mos(forecast, target, half_width=width) | {
         "skill_over_mean": scales.skill(target, forecast, constant),
-        "rmse_of_mean": metrics.mos(constant, target)["rmse"],
+        "rmse_of_mean": scales.rmse(target, constant) if len(target) > 1 else None,
     }
     if now is not None and (known := mask[rated, now]).any():
         paired = metrics.mos(forecast[known], target[known], reference=true[rated, now][known])

@@ -89,6 +89,14 @@ def tables(config: ml_collections.ConfigDict) -> Tables:
     return spec, sides["train"], sides["test"], reports
 
 
+def set_aside(
+    rows: table.Table, count: int, seed: tuple[int, int]
+) -> tuple[table.Table, table.Table]:
+    """The other rows, and ``count`` rows drawn by ``seed``; both in their order."""
+    order = np.random.default_rng(seed).permutation(len(rows.label))
+    return table.take(rows, np.sort(order[count:])), table.take(rows, np.sort(order[:count]))
+
+
 def held_out(config: ml_collections.ConfigDict) -> table.Table:
     """The test rows of ``tables``; reads only them where the dataset is used as prepared."""
     if config.data.split != "prepared" or config.data.view:
