@@ -17,10 +17,10 @@ def fail(message: str, code: int = 1) -> None:
 
 
 def run(
-    command: Callable[[], dict[str, Any]],
+    command: Callable[[], dict[str, Any] | None],
     failed: Callable[[dict[str, Any]], str] = lambda result: "",
 ) -> None:
-    """Runs a command: its result is printed as one line of JSON.
+    """Runs a command: its result, if it has one, is printed as one line of JSON.
 
     ``failed`` may find that a result is one to fail on: the sentence it returns is then said, and
     the exit code is 1.
@@ -44,6 +44,8 @@ def run(
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on", 130)
         else:
+            if result is None:
+                return
             print(files.dumps(result), flush=True)
             if message := failed(result):
                 fail(message)

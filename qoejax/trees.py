@@ -18,11 +18,14 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(path_name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def sha256(tree: Any) -> str:
-    """Hex SHA-256 over names, dtypes, shapes and little-endian bytes of every leaf."""
+def sha256(tree: Any, read: Callable[[Any], Any] = np.asarray) -> str:
+    """Hex SHA-256 over names, dtypes, shapes and little-endian bytes of every leaf.
+
+    ``read`` brings a leaf to the host, one at a time.
+    """
     digest = hashlib.sha256()
     for name, leaf in named_leaves(tree):
-        array = np.asarray(leaf)
+        array = read(leaf)
         little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         digest.update(f"{name}\0{array.dtype.str[1:]}\0{array.shape}\0".encode())
         digest.update(little.tobytes())

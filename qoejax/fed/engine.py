@@ -92,11 +92,24 @@ class _Axis(NamedTuple):
 
     def place(self, tree: Any) -> Any:
         """``tree`` on every device; what is there already is not copied."""
-        return jax.device_put(tree, self.whole)
+        if self.whole is None or self.whole.is_fully_addressable:
+            return jax.device_put(tree, self.whole)
+        return jax.tree.map(functools.partial(_everywhere, self.whole), tree)
 
     def pin(self, tree: Any, sharding: NamedSharding | None) -> Any:
         """``tree`` in that layout, inside compiled code."""
         return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
+
+
+def _everywhere(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """A value that every process has, on the devices of all of them."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _everywhere(sharding, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def make_engine(

@@ -292,13 +292,15 @@ def make_engine(
     )  # fmt: skip
 
 
-def set_devices(config: ml_collections.ConfigDict) -> None:
+def set_devices(config: ml_collections.ConfigDict, processes: int = 1) -> None:
     """Simulated CPU devices, one per core, when clients are sharded; before JAX starts.
+
+    ``perf.devices`` are those of all processes together, which share them equally.
 
     Raises:
       RunError: JAX runs already, with another number of CPU devices.
     """
-    wanted = config.perf.devices
+    wanted = config.perf.devices // processes
     if config.perf.client_axis != "shard" or not wanted:
         return
     try:
@@ -307,6 +309,6 @@ def set_devices(config: ml_collections.ConfigDict) -> None:
         there = jax.local_device_count("cpu")
         if there != wanted:
             raise RunError(
-                f"config.perf.devices is {wanted}, but JAX has started with {there} CPU device(s): "
+                f"config.perf.devices is {config.perf.devices}, but JAX has started with {there} CPU device(s): "
                 "set it before JAX starts, or choose config.perf.client_axis='turn'"
             ) from None

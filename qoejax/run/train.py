@@ -20,6 +20,7 @@ from qoejax.fed.judge import by_experience
 from qoejax.run import (
     algorithm,
     build,
+    distributed,
     evaluate,
     files,
     manifest,
@@ -64,9 +65,14 @@ class Run(NamedTuple):
     key: jax.Array
     label_counts: np.ndarray
     ledger: privacy.Ledger
+    group: distributed.Group = distributed.ALONE  # the processes that share the run
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
+def prepare(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    group: distributed.Group = distributed.ALONE,
+) -> Run:
     """Data, model and engine of a config; compiles nothing yet."""
     data = build.data(config)
     population = build.population(config, data)
@@ -79,7 +85,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
         config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
-        ledger,
+        ledger, group,
     )  # fmt: skip
 
 
@@ -114,35 +120,56 @@ def _engine(
     return engine, fleet
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    group: distributed.Group = distributed.ALONE,
+) -> dict[str, Any] | None:
     """Trains to the last round, from the last sound checkpoint if there is one.
 
+    All processes of ``group`` call this alike; the first writes.
+
     Returns:
-      The summary that the command prints: rounds, digest of the parameters, metrics, seconds.
+      The summary that the command prints: rounds, digest of the parameters, metrics, seconds. None
+      on the other processes.
 
     Raises:
       RunError: bad config, unwritable or foreign workdir, no sound checkpoint.
     """
     build.check(config)
-    build.set_devices(config)
+    distributed.check(config, group)
+    build.set_devices(config, group.count)
     workdir = files.writable_folder(workdir, "workdir")
-    with files.locked(workdir / ".lock", f"workdir {workdir}"):
+    with group.entered(files.locked, workdir / ".lock", f"workdir {workdir}"):
         # The workdir is pinned to this config only when everything could be built from it.
-        manifest.check(workdir, build.plain_config(config))
-        run = prepare(config, workdir)
-        record = manifest.open_run(workdir, build.plain_config(config))
-        record["privacy"] = run.ledger.claim
-        rows = run.population.examples
-        manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
+        group.first(manifest.check, workdir, build.plain_config(config))
+        run = prepare(config, workdir, group)
+        rows = trees.sha256((run.population.examples, run.population.offset))
+        group.same("the training rows", rows, "expected the same prepared dataset everywhere")
+        record = group.first(_open_record, run, rows)
         facts = data_report(run)
-        files.write_json(workdir / "data.json", facts)
-        with contextlib.closing(Checkpoints(workdir / "checkpoints", config.checkpoint.keep)) as c:
-            state, seconds = _rounds(run, c)
+        group.first(files.write_json, workdir / "data.json", facts)
+        distributed.check_shared(group, workdir / "data.json")
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, group)
+        with contextlib.closing(checkpoints):
+            state, seconds = _rounds(run, checkpoints)
         return _finish(run, record, facts, state, seconds)
 
 
+def _open_record(run: Run, fingerprint: str) -> dict[str, Any]:
+    """The manifest, from here on pinned to the config and the rows."""
+    record = manifest.open_run(run.workdir, build.plain_config(run.config))
+    record["privacy"] = run.ledger.claim
+    manifest.pin_data(run.workdir, record, fingerprint)
+    return record
+
+
 def _initial(run: Run) -> Any:
-    params = run.objective.init(jax.random.fold_in(run.key, 0), run.examples.x[:1])
+    x = jnp.asarray(run.population.examples.x[:1])
+    params = run.objective.init(jax.random.fold_in(run.key, 0), x)
+    run.group.same(
+        "the initial parameters", trees.sha256(params), "expected equal versions and processors"
+    )
     return run.engine.init(params)
 
 
@@ -153,23 +180,20 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
     found = checkpoints.restore(state)
     if found is not None:
-        first, host = found
-        state = jax.tree.map(jnp.asarray, host)
+        first, state = found
         LOG.info("resuming after round %d of %d", first, end)
     start = time.perf_counter()
-    writer = MetricsWriter(run.workdir, first)
-    key = jax.random.fold_in(run.key, 1)
-    with contextlib.closing(writer), _exchange(run, state.params) as exchange:
-        for n in progress(_blocks(run.config, first, end), end, first):
+    key = run.engine.place(jax.random.fold_in(run.key, 1))
+    sizes = _blocks(run.config, first, end)
+    with (
+        run.group.entered(_writer, run.workdir, first) as writer,
+        _exchange(run, state.params) as exchange,
+    ):
+        for n in run.group.first(progress, sizes, end, first) or sizes:
             state, rows = _block(run, exchange, state, key, n)
-            if run.fleet is not None:
-                for row in rows:
-                    row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
             last = int(rows[-1]["round"])
-            if _due(last, run.config.evaluation.every, end):
-                rows[-1]["test"] = _quick(run, state)
-            for row in rows:
-                writer.write(row | _costs(run, row["round"], message))
+            due = _due(last, run.config.evaluation.every, end)
+            run.group.first(_log, run, writer, rows, _models(run, state) if due else None, message)
             if _due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, _line(rows[-1]))
@@ -178,14 +202,36 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     return state, time.perf_counter() - start
 
 
-def _simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+def _writer(workdir: pathlib.Path, first: int) -> contextlib.closing[MetricsWriter]:
+    return contextlib.closing(MetricsWriter(workdir, first))
+
+
+def _log(
+    run: Run, writer: MetricsWriter, rows: list[dict[str, Any]], models: Any, message: int
+) -> None:
+    """Writes the rows of a block, the last with test figures if there are ``models`` to test."""
+    if models is not None:
+        rows[-1]["test"] = _quick(run, models)
+    for row in rows:
+        if run.fleet is not None:
+            row["simulated"] = _simulated(run, run.fleet, row["round"] - 1)
+        writer.write(row | _costs(run, row["round"], message))
+
+
+def _models(run: Run, state: Any) -> Any:
+    """The global parameters, or every client's own, on the host; all processes must call it."""
+    models = run.engine.models
+    return run.group.host(state.params if models is None else models(state))
+
+
+def _simulated(run: Run, fleet: participate.Fleet, number: int) -> dict[str, Any]:
+    key = jax.random.fold_in(run.key, 1)
     return fleet.row(number, jax.device_get(run.engine.cohort_for(jnp.int32(number), key)))
 
 
-def _quick(run: Run, state: Any) -> dict[str, float]:
-    models = run.engine.models
-    params = state.params if models is None else models(state)
-    return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
+def _quick(run: Run, models: Any) -> dict[str, float]:
+    stacked = run.engine.models is not None
+    return evaluate.quick(run.predict, models, stacked, run.data.test, run.data.spec)
 
 
 def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
@@ -305,13 +351,20 @@ def data_report(run: Run) -> dict[str, Any]:
 
 
 def _finish(
-    run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
-) -> dict[str, Any]:
-    models = run.engine.models
-    params = jax.device_get(state.params if models is None else models(state))
+    run: Run, record: dict[str, Any] | None, facts: dict[str, Any], state: Any, seconds: float
+) -> dict[str, Any] | None:
+    """Reports on the trained model; all processes must call it, and the first does the work."""
+    params, rounds = _models(run, state), int(state.round)
+    return run.group.first(_conclude, run, record or {}, facts, params, rounds, seconds)
+
+
+def _conclude(
+    run: Run, record: dict[str, Any], facts: dict[str, Any], params: Any, rounds: int,
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
     model = Model(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
-        build.mos_mean(run.data.train), params, models is not None,
+        build.mos_mean(run.data.train), params, run.engine.models is not None,
     )  # fmt: skip
     save_model(run.workdir / "model", model)
     result = evaluate.evaluate_model(model, run.data.test, run.data.half_width)
@@ -321,12 +374,12 @@ def _finish(
         summary = summary | {"own_rows": evaluate.own_rows(model, run.data.test, owner)}
     files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
-    record["rounds"] = int(state.round)
+    record["rounds"] = rounds
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {
         "workdir": str(run.workdir),
-        "rounds": int(state.round),
+        "rounds": rounds,
         "params": trees.count(params),
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),

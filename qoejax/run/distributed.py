@@ -1,0 +1,291 @@
+"""Several processes, one run: JAX's distributed runtime, and who does what. Host.
+
+All processes read the same config, run the same compiled rounds on one mesh, and take part in
+every checkpoint. Process 0 alone locks the workdir, writes the other files and talks. What fails in
+one process ends all of them, with its sentence.
+
+The client of JAX's coordination service is a private seam (``jax._src.distributed``): its key-value
+store has no public name, and what is said there works without devices.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import pathlib
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import ml_collections
+import numpy as np
+from jax._src import distributed as runtime
+from jax.experimental import multihost_utils
+
+from qoejax.run.errors import RunError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LOG = logging.getLogger("qoejax")
+PATIENCE = 7 * 24 * 3600
+"""Seconds at a meeting: the others may be preparing data. Who has died is noticed otherwise."""
+FAREWELL = 5
+"""Seconds that a failing run leaves for all processes to hear why."""
+FAILED = "qoejax/failed"
+
+
+class Asked(NamedTuple):
+    """What the flags say: all None where the runtime finds out by itself (TPU, Slurm, Open MPI)."""
+
+    coordinator: str | None
+    count: int | None
+    index: int | None
+    timeout: int
+
+
+class Group(NamedTuple):
+    """The processes of a run, as one of them sees it; methods that all must call say so.
+
+    Attributes:
+      index: This process; 0 leads.
+      count: All processes.
+      client: Of the coordination service; None where there is one process.
+    """
+
+    index: int = 0
+    count: int = 1
+    client: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and talks."""
+        return self.index == 0
+
+    def first(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """What process 0 gets from the call; the others do not make it and get None."""
+        return fn(*args, **kwargs) if self.leads else None
+
+    def entered(self, context: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The context on process 0, and one that does nothing elsewhere."""
+        return context(*args, **kwargs) if self.leads else contextlib.nullcontext()
+
+    def exchange(self, name: str, text: str) -> list[str]:
+        """What every process says under a name that is used once; all must call it."""
+        if self.client is None:
+            return [text]
+        self.client.key_value_set(f"{name}/{self.index}", text)
+        self.client.wait_at_barrier(name, PATIENCE * 1000)
+        return [self.client.blocking_key_value_get(f"{name}/{i}", 60_000) for i in range(self.count)]
+
+    def meet(self, name: str) -> None:
+        """Returns when all processes are here; all must call it, once under each name."""
+        self.exchange(name, "")
+
+    def same(self, what: str, text: str, expected: str) -> None:
+        """Goes on only if all processes say the same of ``what``; all must call it.
+
+        Raises:
+          RunError: they do not; ``expected`` is the end of the sentence.
+        """
+        said = self.exchange(f"same {what}", hashlib.sha256(text.encode()).hexdigest())
+        other = [i for i, digest in enumerate(said) if digest != said[0]]
+        if other:
+            raise RunError(f"{what}: process {other[0]} differs from process 0; {expected}")
+
+    def host(self, tree: Any) -> Any:
+        """NumPy copies of arrays of the mesh; all must call it where leaves are shared out."""
+        return jax.tree.map(_whole, tree)
+
+
+ALONE = Group()
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
+def asked(
+    detect: bool, coordinator: str | None, count: int | None, index: int | None, timeout: int
+) -> Asked | None:
+    """The flags as one request, or None for a single process.
+
+    Raises:
+      RunError: names the flag, its value and what was expected.
+    """
+    given = {"coordinator": coordinator, "processes": count, "process_id": index}
+    there = [name for name, value in given.items() if value is not None]
+    if timeout < 1:
+        raise RunError(f"--process_timeout is {timeout}: expected at least 1 second")
+    if detect:
+        if there:
+            raise RunError(
+                f"--distributed finds the processes by itself, but --{there[0]} is given too: "
+                "expected one or the other"
+            )
+        return Asked(None, None, None, timeout)
+    if not there:
+        return None
+    if missing := [name for name in given if name not in there]:
+        raise RunError(f"--{there[0]} needs --{missing[0]} beside it")
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:]+):[0-9]+", str(coordinator)):
+        raise RunError(f"--coordinator is {coordinator!r}: expected HOST:PORT of process 0")
+    if count is None or count < 1:
+        raise RunError(f"--processes is {count}: expected at least 1")
+    if index is None or not 0 <= index < count:
+        raise RunError(f"--process_id is {index}: expected 0 to {count - 1}")
+    return Asked(coordinator, count, index, timeout)
+
+
+def check(config: ml_collections.ConfigDict, group: Group) -> None:
+    """Refuses what several processes cannot do, before anything is read; all must call it.
+
+    Raises:
+      RunError: names the key, its value and what was expected.
+    """
+    count = group.count
+    if count == 1:
+        return
+    said = [config.to_json_best_effort(sort_keys=True), jax.__version__]
+    group.same("the config and JAX", str(said), "expected the same flags and versions everywhere")
+    if config.perf.client_axis != "shard":
+        raise RunError(
+            f"config.perf.client_axis is {config.perf.client_axis!r}, but there are {count} "
+            "processes: expected 'shard', which alone spans them"
+        )
+    if config.exchange.mode != "none":
+        raise RunError(
+            f"config.exchange.mode is {config.exchange.mode!r}, but there are {count} processes "
+            "and envelopes are sealed and opened in one: expected 'none', or a single process"
+        )
+    if config.perf.devices % count:
+        raise RunError(
+            f"config.perf.devices is {config.perf.devices}, shared by {count} processes: "
+            f"expected a multiple of {count}"
+        )
+
+
+def check_shared(group: Group, path: pathlib.Path) -> None:
+    """Refuses a workdir that only process 0 sees; all must call it when ``path`` is written.
+
+    Raises:
+      RunError: another process finds something else there.
+    """
+    group.meet(f"written {path.name}")
+    text = path.read_text() if path.exists() else ""
+    group.same(str(path), text, "expected a workdir that all processes share")
+
+
+@contextlib.contextmanager
+def session(wanted: Asked | None) -> Iterator[Group]:
+    """The processes of a run while it lasts; before JAX starts.
+
+    Raises:
+      RunError: the processes did not meet, or one was lost.
+    """
+    if wanted is None:
+        yield ALONE
+        return
+    with _stdout_to_stderr():
+        group = _connect(wanted)
+        try:
+            yield group
+            group.meet("qoejax/done")
+            group.first(group.client.key_value_set, FAILED, "")  # dismisses the watchers
+        except BaseException as e:
+            atexit.register(os._exit, 1)  # before JAX's own, which would wait for the others
+            error = _translated(e, group)
+            _tell(group, str(error) or type(error).__name__)
+            raise error from None
+    jax.distributed.shutdown()
+
+
+def _connect(wanted: Asked) -> Group:
+    """Meets the other processes and begins to listen for their failures."""
+    explicit = wanted.coordinator is not None
+    try:
+        jax.distributed.initialize(
+            wanted.coordinator, wanted.count, wanted.index,
+            cluster_detection_method="deactivate" if explicit else None,
+            initialization_timeout=wanted.timeout, heartbeat_timeout_seconds=wanted.timeout,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as e:
+        atexit.register(os._exit, 1)
+        if not explicit and isinstance(e, ValueError):
+            raise RunError(
+                "--distributed found neither a TPU pod nor Slurm nor Open MPI: expected one of "
+                "these, or --coordinator, --processes and --process_id"
+            ) from None
+        raise RunError(
+            f"the processes did not meet at {wanted.coordinator or 'their coordinator'} within "
+            f"{wanted.timeout} s: {_line(e)}; expected all of them to start, with the same "
+            "--coordinator and --processes, and the port to be free"
+        ) from None
+    state = runtime.global_state
+    group = Group(state.process_id, state.num_processes, state.client)
+    threading.Thread(target=_watch, args=(group,), daemon=True).start()
+    if not group.leads:
+        LOG.setLevel(logging.ERROR)
+    LOG.info("%d processes", group.count)
+    return group
+
+
+def _watch(group: Group) -> None:
+    """Ends this process when another one says that it failed, even inside a collective."""
+    try:
+        said = group.client.blocking_key_value_get(FAILED, PATIENCE * 1000)
+    except Exception:  # the service is gone: the runtime, or the collective, reports that
+        return
+    index, _, sentence = said.partition(" ")
+    if not said or int(index) == group.index:
+        return
+    print(f"error: process {index} failed: {sentence}", file=sys.stderr, flush=True)
+    _part(group)
+    os._exit(1)
+
+
+def _tell(group: Group, sentence: str) -> None:
+    """Says why this process ends, and waits a little until all have heard."""
+    with contextlib.suppress(Exception):  # another one was first, or nobody listens any more
+        group.client.key_value_set(FAILED, f"{group.index} {' '.join(sentence.split())}")
+        _part(group)
+
+
+def _part(group: Group) -> None:
+    with contextlib.suppress(Exception):
+        group.client.wait_at_barrier("qoejax/farewell", FAREWELL * 1000)
+
+
+def _translated(error: BaseException, group: Group) -> BaseException:
+    """A broken connection as a sentence; anything else as it is."""
+    lost = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+    if not lost or isinstance(error, RunError):
+        return error
+    return RunError(
+        f"process {group.index} of {group.count} lost another one: {_line(error)}; start all again "
+        "to go on from the last checkpoint"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Gloo greets its peers on stdout, which is for one line of JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
