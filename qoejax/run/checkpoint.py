@@ -43,6 +43,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Writes the state of ``step``; returns when it is on disk."""
+        state = jax.tree.map(lambda a: a if isinstance(a, jax.Array) else np.asarray(a), state)
         meta: Any = {"sha256": trees.sha256(state, self._group.host)}
         self._orbax.save(step, state, custom_metadata=meta, force=True, overwrite=True)
 

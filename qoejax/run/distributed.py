@@ -37,6 +37,7 @@ PATIENCE = 7 * 24 * 3600
 FAREWELL = 5
 """Seconds that a failing run leaves for all processes to hear why."""
 FAILED = "qoejax/failed"
+AGAIN = "start all again to go on from the last checkpoint"
 
 
 class Asked(NamedTuple):
@@ -192,61 +193,75 @@ def session(wanted: Asked | None) -> Iterator[Group]:
     if wanted is None:
         yield ALONE
         return
+    over = threading.Event()
     with _stdout_to_stderr():
         group = _connect(wanted)
+        threading.Thread(target=_watch, args=(group, over), daemon=True).start()
         try:
             yield group
             group.meet("qoejax/done")
-            group.first(group.client.key_value_set, FAILED, "")  # dismisses the watchers
+            over.set()
         except BaseException as e:
             atexit.register(os._exit, 1)  # before JAX's own, which would wait for the others
             error = _translated(e, group)
             _tell(group, str(error) or type(error).__name__)
             raise error from None
-    jax.distributed.shutdown()
+        jax.distributed.shutdown()
 
 
 def _connect(wanted: Asked) -> Group:
-    """Meets the other processes and begins to listen for their failures."""
-    explicit = wanted.coordinator is not None
+    """Meets the other processes."""
+    where = wanted.coordinator or "their coordinator"
+    # The runtime's own end of patience is an abort with a stack trace.
+    sentence = (
+        f"the processes did not meet at {where} within {wanted.timeout} s: expected all of them to "
+        "start, each with its own number, and to reach each other"
+    )
+    last = FAREWELL / 2 if wanted.index == 0 else 0  # its end would abort the others
+    timer = threading.Timer(wanted.timeout + last, _end, (sentence,))
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             wanted.coordinator, wanted.count, wanted.index,
-            cluster_detection_method="deactivate" if explicit else None,
-            initialization_timeout=wanted.timeout, heartbeat_timeout_seconds=wanted.timeout,
+            cluster_detection_method="deactivate" if wanted.coordinator else None,
+            initialization_timeout=wanted.timeout + FAREWELL,
+            heartbeat_timeout_seconds=wanted.timeout,
         )  # fmt: skip
     except (RuntimeError, ValueError) as e:
-        atexit.register(os._exit, 1)
-        if not explicit and isinstance(e, ValueError):
+        if wanted.coordinator is None and isinstance(e, ValueError):
             raise RunError(
                 "--distributed found neither a TPU pod nor Slurm nor Open MPI: expected one of "
                 "these, or --coordinator, --processes and --process_id"
             ) from None
-        raise RunError(
-            f"the processes did not meet at {wanted.coordinator or 'their coordinator'} within "
-            f"{wanted.timeout} s: {_line(e)}; expected all of them to start, with the same "
-            "--coordinator and --processes, and the port to be free"
-        ) from None
+        raise RunError(f"the processes did not meet at {where}: {_line(e)}") from None
+    finally:
+        timer.cancel()
     state = runtime.global_state
-    group = Group(state.process_id, state.num_processes, state.client)
-    threading.Thread(target=_watch, args=(group,), daemon=True).start()
-    if not group.leads:
+    if state.process_id:
         LOG.setLevel(logging.ERROR)
-    LOG.info("%d processes", group.count)
-    return group
+    LOG.info("%d processes", state.num_processes)
+    return Group(state.process_id, state.num_processes, state.client)
 
 
-def _watch(group: Group) -> None:
+def _watch(group: Group, over: threading.Event) -> None:
     """Ends this process when another one says that it failed, even inside a collective."""
     try:
         said = group.client.blocking_key_value_get(FAILED, PATIENCE * 1000)
-    except Exception:  # the service is gone: the runtime, or the collective, reports that
+    except Exception:  # the service is gone, and with it process 0
+        if not over.is_set():
+            _end(f"process {group.index} lost process 0; {AGAIN}")
         return
     index, _, sentence = said.partition(" ")
-    if not said or int(index) == group.index:
-        return
-    print(f"error: process {index} failed: {sentence}", file=sys.stderr, flush=True)
-    _part(group)
+    if int(index) != group.index:
+        with contextlib.suppress(Exception):
+            group.client.wait_at_barrier("qoejax/farewell", FAREWELL * 1000)
+        _end(f"process {index} failed: {sentence}")
+
+
+def _end(sentence: str) -> None:
+    """Ends this process from any thread."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -254,11 +269,6 @@ def _tell(group: Group, sentence: str) -> None:
     """Says why this process ends, and waits a little until all have heard."""
     with contextlib.suppress(Exception):  # another one was first, or nobody listens any more
         group.client.key_value_set(FAILED, f"{group.index} {' '.join(sentence.split())}")
-        _part(group)
-
-
-def _part(group: Group) -> None:
-    with contextlib.suppress(Exception):
         group.client.wait_at_barrier("qoejax/farewell", FAREWELL * 1000)
 
 
@@ -268,8 +278,7 @@ def _translated(error: BaseException, group: Group) -> BaseException:
     if not lost or isinstance(error, RunError):
         return error
     return RunError(
-        f"process {group.index} of {group.count} lost another one: {_line(error)}; start all again "
-        "to go on from the last checkpoint"
+        f"process {group.index} of {group.count} lost another one: {_line(error)}; {AGAIN}"
     )
 
 

@@ -183,7 +183,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
         first, state = found
         LOG.info("resuming after round %d of %d", first, end)
     start = time.perf_counter()
-    key = run.engine.place(jax.random.fold_in(run.key, 1))
+    key = jax.random.fold_in(run.key, 1)
     sizes = _blocks(run.config, first, end)
     with (
         run.group.entered(_writer, run.workdir, first) as writer,
