@@ -27,16 +27,17 @@ ALIGNMENT = 64
 ForEach = Callable[..., tuple[Any, Any]]
 """``for_each(fn, shared, items, gather, like) -> (total, kept)``.
 
-``fn(shared, item)`` of every item, leaves [K, *] of ``items``. ``gather(shared, items, results) ->
-(total, kept)`` sees k of them at a time: leaves of ``kept`` are [k, *] and come back stacked
-[K, *]; ``total``, of the shapes of ``like``, is added up. By default results are kept.
+``fn(shared, item)`` of every item, leaves [K, *] of ``items``. ``gather(total, shared, items,
+results) -> (total, kept)`` sees k of them at a time: leaves of ``kept`` are [k, *] and come back
+stacked [K, *]; ``total``, of the shapes of ``like``, starts at zero and goes from chunk to chunk.
+By default results are kept.
 """
 
 
-def keep(shared: Any, items: Any, results: Any) -> tuple[Any, Any]:
+def keep(total: Any, shared: Any, items: Any, results: Any) -> tuple[Any, Any]:
     """Keeps all results; nothing is added up."""
     del shared, items
-    return (), results
+    return total, results
 
 
 def in_chunks(chunk: int) -> ForEach:
@@ -46,8 +47,7 @@ def in_chunks(chunk: int) -> ForEach:
         fn: Callable, shared: Any, items: Any, gather: Callable = keep, like: Any = ()
     ) -> tuple[Any, Any]:
         def step(total: Any, items: Any) -> tuple[Any, Any]:
-            more, kept = gather(shared, items, _some(fn, chunk, shared, items))
-            return jax.tree.map(jnp.add, total, more), kept
+            return gather(total, shared, items, _some(fn, chunk, shared, items))
 
         start = jax.tree.map(jnp.zeros_like, like)
         total, kept = jax.lax.scan(step, start, _folded(items, chunk))

@@ -191,13 +191,13 @@ def _summed(
     coefficient = rule.share(weight)
     like = algorithm.client.server.message(state.params)
 
-    def gather(shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
+    def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
         client, coefficient, _ = items
         messages = _aged(algorithm, client, _decoded(algorithm, local.deltas, shared[0]))
         square = squared_norms(messages)
         sound = square <= algorithm.max_norm**2  # false where not a number
         factor = jnp.where(sound, coefficient * shrink(rule.bound, square), 0.0)
-        total = weighted_sum(_zero_unless(sound, messages), factor)
+        total = _added(total, messages, factor, sound)
         return total, (sound, local.client_state, local.sums)
 
     total, kept = axis.for_each(
@@ -214,6 +214,22 @@ def _summed(
     message, agg_state = rule.finish(total, state.agg_state, server_key)
     turnout = _turnout(state, cohort, counts, weight)
     return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
+
+
+def _added(
+    total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]
+) -> Any:
+    """Plus factor times message of those that are sound.
+
+    A loop of at most one turn: it keeps XLA from fusing the sum with what made the messages, whose
+    products it would round otherwise than those of messages that come from memory.
+    """
+
+    def add(_: Any, total: Any) -> Any:
+        more = weighted_sum(_zero_unless(sound, messages), factor)
+        return jax.tree.map(jnp.add, total, more)
+
+    return jax.lax.fori_loop(0, sound.any().astype(jnp.int32), add, total)
 
 
 def _together(
