@@ -70,7 +70,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     c.perf = ml_collections.ConfigDict(
         {
             "client_axis": "shard",
-            "chunk": 4,
+            "chunk": 1,  # clients at once on a device, for "chunk" and "shard"
             "devices": 2,
             "rounds_per_dispatch": 10,
             "state_memory_mb": 4096,  # most memory for the states of all clients

@@ -1,13 +1,7 @@
-"""Compiled rounds: cohorts, the client axis, meshes. JAX; the only file with ``shard_map``.
+"""Compiled rounds: cohorts, blocks of rounds, and rounds in two halves. JAX.
 
-The client axis has three modes that change speed and memory, and results by rounding only:
-
-    turn    one client after the other; each pays for its own steps
-    chunk   ``chunk`` clients at once under ``vmap``; a chunk pays for its longest client, so
-            clients are ordered by their number of steps
-    shard   clients are dealt to the devices of a mesh by their number of steps, in turn on each
-
-Within one mode the same configuration gives the same bits on CPU, however rounds are grouped into
+How the clients of a round share devices (``fed.axis``) changes speed and memory, and results by
+rounding only. The same configuration gives the same bits on CPU, however rounds are grouped into
 blocks, across a restart, and whether or not deltas leave the device between the two halves.
 """
 
@@ -19,16 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Integer, Key
+from jaxtyping import Array, Integer, Key
 
 from qoejax.data.cohort import cohort as make_cohort
 from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
+from qoejax.fed.axis import Axis, make_axis
 from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
-from qoejax.fed.round import ForEach, in_turn, make_halves
+from qoejax.fed.round import make_halves, make_round
 from qoejax.fed.state import (
     MAX_NORM,
     Algorithm,
@@ -40,7 +34,6 @@ from qoejax.fed.state import (
 )
 from qoejax.types import Cohort, Examples, Params, Sums
 
-AXIS = "clients"
 EVERYONE = Participation()
 SLICES = 8
 """Pieces in which a cohort is handed out by default, so that a host can work beside the device."""
@@ -51,7 +44,8 @@ class Engine(NamedTuple):
 
     Attributes:
       init: ``(params) -> state`` before round 0.
-      place: ``(tree) -> tree`` on the engine's devices; do this once with the staged examples.
+      place: ``(examples) -> examples`` on the engine's devices; do this once with the staged rows,
+        and leave NumPy leaves alone afterwards: CPU devices may read them where they are.
       cohort_for: ``(round, key) -> cohort`` of K clients; padding has client id -1.
       slices: ``(cohort) -> [cohort, ...]`` in order, of equal length.
       local: ``(state, examples, slice, key) -> Local``, leaves [k, *].
@@ -81,37 +75,6 @@ class Engine(NamedTuple):
     models: Callable[[ServerState], Params] | None
 
 
-class _Axis(NamedTuple):
-    """How one mode runs the client axis."""
-
-    for_each: ForEach
-    multiple: int  # a slice's length is a multiple of this
-    arrange: Callable[[Cohort], Cohort]
-    whole: NamedSharding | None = None  # everything on every device; None: the default device
-    split: NamedSharding | None = None  # each device has its share of the clients
-
-    def place(self, tree: Any) -> Any:
-        """``tree`` on every device; what is there already is not copied."""
-        if self.whole is None or self.whole.is_fully_addressable:
-            return jax.device_put(tree, self.whole)
-        return jax.tree.map(functools.partial(_everywhere, self.whole), tree)
-
-    def pin(self, tree: Any, sharding: NamedSharding | None) -> Any:
-        """``tree`` in that layout, inside compiled code."""
-        return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
-
-
-def _everywhere(sharding: NamedSharding, leaf: Any) -> jax.Array:
-    """A value that every process has, on the devices of all of them."""
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
-        return leaf
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _everywhere(sharding, jax.random.key_data(leaf))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
 def make_engine(
     *,
     client_update: ClientUpdate,
@@ -129,7 +92,7 @@ def make_engine(
     weigh: Weigh | None = None,
     staleness_power: float = 0.5,
     client_axis: str = "turn",
-    chunk: int = 4,
+    chunk: int = 1,
     devices: Sequence[Any] | None = None,
     slice_size: int | None = None,
     max_norm: float = MAX_NORM,
@@ -153,7 +116,7 @@ def make_engine(
       weigh: Judges the clients by what they sent; see ``state.Algorithm``.
       staleness_power: See ``state.Algorithm``.
       client_axis: "turn", "chunk" or "shard".
-      chunk: Clients at once, for "chunk".
+      chunk: Clients at once on a device, for "chunk" and "shard"; at most a device's share.
       devices: Devices of the mesh, for "shard"; all by default.
       slice_size: Clients of a slice; by default about an eighth of the cohort.
       max_norm: The largest Euclidean norm of a delta that counts.
@@ -169,8 +132,8 @@ def make_engine(
             f"cohort_size is {cohort_size}: the aggregator needs {aggregator.least} clients a "
             "round to tolerate as many Byzantine ones as it was told to expect"
         )
-    axis = _axis(client_axis, chunk, devices)
     places = participations.places(participation, len(count), cohort_size)
+    axis = make_axis(client_axis, chunk, devices, places)
     piece = _piece(slice_size, places, axis.multiple)
     size = piece * -(-places // piece)
     cohort_for = _cohorts(
@@ -183,17 +146,15 @@ def make_engine(
     )  # fmt: skip
     plan = participation.schedule
     history = 0 if plan is None else int(plan.staleness.max()) + 1
-    local_fn, server_fn = make_halves(algorithm, axis.for_each)
-    finish = _finish(server_fn, axis)
-    local, server = _apart(local_fn, finish, axis)
+    local, server = _apart(algorithm, axis)
     return Engine(
-        init=lambda params: axis.place(init_state(algorithm, params, len(count), history)),
-        place=axis.place,
+        init=lambda params: axis.put(init_state(algorithm, params, len(count), history)),
+        place=axis.share,
         cohort_for=jax.jit(cohort_for),
         slices=lambda cohort: _slices(cohort, piece),
         local=local,
         server=server,
-        block=_fused(local_fn, finish, cohort_for, axis),
+        block=_fused(make_round(algorithm, axis), cohort_for, axis),
         size=size,
         sent=lambda state: client_update.server.send(state.params, state.memory),
         message=functools.partial(layout, client_update),
@@ -250,24 +211,8 @@ def _cohorts(
     return cohort_for
 
 
-def _finish(server_fn: Callable, axis: _Axis) -> Callable[..., tuple[ServerState, Sums]]:
-    """The server's half in one layout: however deltas come, they are summed in the same order."""
-
-    def finish(
-        state: ServerState, cohort: Cohort, local: Local, arrived: Bool[Array, " K"], key: Array
-    ) -> tuple[ServerState, Sums]:
-        local = Local(
-            axis.pin(local.deltas, axis.split),
-            axis.pin(local.client_state, axis.whole),
-            axis.pin(local.sums, axis.whole),
-        )
-        return axis.pin(server_fn(state, cohort, local, arrived, key), axis.whole)
-
-    return finish
-
-
 def _fused(
-    local_fn: Callable, finish: Callable, cohort_for: Callable, axis: _Axis
+    round_fn: Callable, cohort_for: Callable, axis: Axis
 ) -> Callable[..., tuple[ServerState, Sums]]:
     """``block``: rounds in one dispatch, metrics stacked."""
 
@@ -276,9 +221,7 @@ def _fused(
         state: ServerState, examples: Examples, key: Array, rounds: int
     ) -> tuple[ServerState, Sums]:
         def one(state: ServerState, _: None) -> tuple[ServerState, Sums]:
-            cohort = cohort_for(state.round, key)
-            local = local_fn(state, examples, cohort, key)
-            return finish(state, cohort, local, jnp.ones(cohort.weight.shape, bool), key)
+            return axis.pin(round_fn(state, examples, cohort_for(state.round, key), key))
 
         return jax.lax.scan(one, state, length=rounds)
 
@@ -287,22 +230,22 @@ def _fused(
     ) -> tuple[ServerState, Sums]:
         if rounds < 1:
             raise ValueError(f"a block needs at least 1 round, got {rounds}")
-        return compiled(*axis.place((state, examples, key)), rounds)
+        return compiled(*axis.put((state, examples, key)), rounds)
 
     return block
 
 
-def _apart(local_fn: Callable, finish: Callable, axis: _Axis) -> tuple[Callable, Callable]:
+def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:
     """``local`` and ``server``: the halves of a round whose deltas leave the device in between."""
+    local_fn, server_fn = make_halves(algorithm, axis)
     compiled = jax.jit(local_fn, out_shardings=axis.split)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def joined(
         state: ServerState, cohort: Cohort, deltas: Params, arrived: Array, parts: Any, key: Array
     ) -> tuple[ServerState, Sums]:
-        parts = axis.pin(parts, axis.whole)
-        rest = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        return finish(state, cohort, Local(deltas, *rest), arrived, key)
+        rest = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *axis.pin(parts))
+        return axis.pin(server_fn(state, cohort, Local(deltas, *rest), arrived, key))
 
     def local(state: ServerState, examples: Examples, cohort: Cohort, key: Array) -> Local:
         clients = len(cohort.weight)
@@ -310,7 +253,7 @@ def _apart(local_fn: Callable, finish: Callable, axis: _Axis) -> tuple[Callable,
             raise ValueError(
                 f"a slice of {clients} clients: expected a multiple of {axis.multiple}"
             )
-        return compiled(*axis.place((state, examples, cohort, key)))
+        return compiled(*axis.put((state, examples, cohort, key)))
 
     def server(
         state: ServerState,
@@ -321,70 +264,10 @@ def _apart(local_fn: Callable, finish: Callable, axis: _Axis) -> tuple[Callable,
         key: Array,
     ) -> tuple[ServerState, Sums]:
         kept = tuple((part.client_state, part.sums) for part in parts)
-        state, cohort, arrived, key = axis.place((state, cohort, jnp.asarray(arrived), key))
+        state, cohort, arrived, key = axis.put((state, cohort, jnp.asarray(arrived), key))
         return joined(state, cohort, jax.device_put(deltas, axis.split), arrived, kept, key)
 
     return local, server
-
-
-# The client axis.
-
-
-def chunked(chunk: int) -> ForEach:
-    """``chunk`` clients at once; the number of clients is a multiple of it."""
-
-    def for_each(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
-        return jax.lax.map(lambda item: fn(shared, item), items, batch_size=chunk)
-
-    return for_each
-
-
-def sharded(mesh: Mesh) -> ForEach:
-    """A contiguous share of the clients on each device, in turn there."""
-
-    def for_each(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
-        return jax.shard_map(
-            lambda shared, items: in_turn(fn, shared, items),
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-            out_specs=PartitionSpec(AXIS),
-            check_vma=False,  # no collective inside; clients differ between devices by intent
-        )(shared, items)
-
-    return for_each
-
-
-def deal(cohort: Cohort, devices: int) -> Cohort:
-    """The cohort in device-major order, all devices with about the same number of steps.
-
-    Clients sorted by steps are dealt there and back, like cards; a device's share stays sorted,
-    so neighbours, which make a slice, are alike too. K is a multiple of ``devices``.
-    """
-    rows = cohort.steps.shape[0] // devices
-    place = np.arange(rows * devices).reshape(rows, devices)
-    place[1::2] = place[1::2, ::-1]
-    order = jnp.argsort(-cohort.steps, stable=True)[place.T.reshape(-1)]
-    return jax.tree.map(lambda leaf: leaf[order], cohort)
-
-
-def _axis(client_axis: str, chunk: int, devices: Sequence[Any] | None) -> _Axis:
-    if client_axis == "turn":
-        return _Axis(in_turn, 1, lambda cohort: cohort)
-    if client_axis == "chunk":
-        if chunk < 1:
-            raise ValueError(f"chunk is {chunk}: expected at least 1")
-        return _Axis(chunked(chunk), chunk, lambda cohort: deal(cohort, 1))
-    if client_axis == "shard":
-        devices = list(jax.devices() if devices is None else devices)
-        mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
-        return _Axis(
-            sharded(mesh),
-            len(devices),
-            lambda cohort: deal(cohort, len(devices)),
-            NamedSharding(mesh, PartitionSpec()),
-            NamedSharding(mesh, PartitionSpec(AXIS)),
-        )
-    raise ValueError(f"client_axis is {client_axis!r}: expected turn, chunk or shard")
 
 
 def _check(

@@ -17,13 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax_privacy
-import numpy as np
 import optax
 from jax_privacy.matrix_factorization import streaming_matrix, toeplitz
 from jaxtyping import Array, Float, Key
 
 from qoejax.data.cohort import places, poisson
-from qoejax.fed.aggregate.base import Aggregator, squared_norms, weighted_sum
+from qoejax.fed.aggregate.base import Aggregator, Linear, linear
 from qoejax.fed.client import rows_of
 from qoejax.fed.promotion import lenient
 from qoejax.fed.protocol import Gradient, LossFn
@@ -109,19 +108,15 @@ def user_level(
     _check(clip, noise)
     matrix = streaming_matrix.identity() if matrix is None else matrix
 
-    def update(
-        deltas: Params, state: Any, *, weight: Float[Array, " K"], key: Array, params: Params
-    ) -> tuple[Params, Any]:
-        del params
-        norms = jnp.sqrt(squared_norms(deltas))
-        shrink = jnp.minimum(1.0, clip / jnp.maximum(norms, np.finfo(np.float32).tiny))
-        share = jnp.where(weight > 0, shrink, 0.0) / clients
-        total = weighted_sum(deltas, share)
+    def share(weight: Float[Array, " K"]) -> Float[Array, " K"]:
+        return (weight > 0).astype(jnp.float32) / clients
+
+    def finish(total: Params, state: Any, key: Array) -> tuple[Params, Any]:
         fresh = _normal(key, total, noise * clip / clients)
         correlated, state = lenient(matrix.multiply_next)(fresh, state)
         return jax.tree.map(jnp.add, total, correlated), state
 
-    return Aggregator(lenient(matrix.init_multiply), update, least=0)
+    return linear(Linear(share, clip, finish), 0, lenient(matrix.init_multiply))
 
 
 def square_root(bands: int) -> Float[Array, " b"]:

@@ -3,71 +3,103 @@
 Whatever changes from round to round is in ``ServerState``; every key is folded from the run's key,
 the round and, for clients, their identity. Hence a run continues from its state alone, and where
 a client sits in the cohort or on the mesh is invisible.
+
+Where the aggregator is a sum (``aggregate.base.Linear``) and nobody looks at single messages, a
+round in one piece adds each chunk's messages to a running total as they are made, so its memory
+does not grow with the cohort. ``server_step`` adds up messages that exist in the same order, and
+gets the same bits.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from qoejax.fed.aggregate.base import squared_norms
+from qoejax.fed.aggregate.base import Linear, shrink, squared_norms, weighted_sum
 from qoejax.fed.attacks import corrupt
-from qoejax.fed.protocol import ClientUpdate, Turnout
+from qoejax.fed.axis import TURN, Axis
+from qoejax.fed.protocol import Turnout
 from qoejax.fed.state import Algorithm, Local, RoundKeys, ServerState, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
 
 __all__ = [
-    "Algorithm", "ForEach", "Local", "RoundKeys", "ServerState", "in_turn", "init_state",
-    "local_updates", "make_halves", "make_round", "round_keys", "server_step",
+    "Algorithm", "Local", "RoundKeys", "ServerState", "init_state", "local_updates",
+    "make_round", "round_keys", "server_step",
 ]  # fmt: skip
 
-ForEach = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
-"""``for_each(fn, shared, items)``: ``fn(shared, item)`` of every item, results stacked [K, ...]."""
+
+class Received(NamedTuple):
+    """What the server makes of a cohort's messages.
+
+    ``message`` is their aggregate, ``asked`` and ``counts`` are bool[K]: whose message arrived, and
+    whose counts.
+    """
+
+    message: Any
+    agg_state: Any
+    attack_state: Any
+    asked: Bool[Array, " K"]
+    counts: Bool[Array, " K"]
+    turnout: Turnout
 
 
-def in_turn(fn: Callable[[Any, Any], Any], shared: Any, items: Any) -> Any:
-    """One client after the other: each pays for its own steps, memory is that of one client."""
-    return jax.lax.map(lambda item: fn(shared, item), items)
+# The clients' half.
 
 
 def local_updates(
-    client_update: ClientUpdate,
-    received: Any,
-    client_state: Any,
+    algorithm: Algorithm,
+    state: ServerState,
     examples: Examples,
     cohort: Cohort,
     key: Key[Array, ""],
-    lr_scale: Float[Array, ""],
-    *,
-    number: Int[Array, ""],
-    for_each: ForEach = in_turn,
+    axis: Axis = TURN,
 ) -> Local:
     """First half: what every client of ``cohort`` makes of what it received.
 
     Args:
-      client_update: The clients' algorithm.
-      received: What the server sent, for most algorithms the global parameters. Where the cohort
-        has a ``staleness``, leaves [H, *], of which each client takes its own round's.
-      client_state: Leaves [P, *], of the whole population.
+      algorithm: Its client's half is used.
+      state: Before the round. Where the cohort has a ``staleness``, each client takes what was
+        sent in its own round.
       examples: The staged rows of all clients.
       cohort: K clients; those of weight 0 take no step.
-      key: ``RoundKeys.clients`` of the round.
-      lr_scale: Multiplies the clients' learning rate.
-      number: The round.
-      for_each: How the client axis is run; never changes the result beyond rounding.
+      key: The run's own.
+      axis: How the client axis is run; never changes the result beyond rounding.
     """
+    work = _work(algorithm, state, examples, cohort, key)
+    return axis.for_each(_client(algorithm), *work)[1]
 
-    def one(shared: Any, item: tuple[Cohort, Any]) -> Local:
+
+def _work(
+    algorithm: Algorithm,
+    state: ServerState,
+    examples: Examples,
+    cohort: Cohort,
+    key: Key[Array, ""],
+) -> tuple[Any, tuple[Cohort, Any]]:
+    """What all clients of a round share, and what is each one's own."""
+    received = state.past
+    if cohort.staleness is None:
+        received = algorithm.client.server.send(state.params, state.memory)
+    lr_scale = jnp.asarray(algorithm.schedule(state.round), jnp.float32)
+    own = jax.tree.map(
+        lambda s: s.at[jnp.maximum(cohort.client_id, 0)].get(mode="clip"), state.client_state
+    )
+    key = round_keys(key, state.round).clients
+    return (received, examples, key, lr_scale, state.round), (cohort, own)
+
+
+def _client(algorithm: Algorithm) -> Callable[[Any, tuple[Cohort, Any]], Local]:
+    def run(shared: Any, item: tuple[Cohort, Any]) -> Local:
         received, examples, key, lr_scale, number = shared
         client, before = item
         if client.staleness is not None:
             received = _version(received, number - client.staleness)
         steps = jnp.where(client.weight > 0, client.steps, 0)
-        delta, after, sums = client_update.update(
+        delta, after, sums = algorithm.client.update(
             received, before, examples, client._replace(steps=steps),
             jax.random.fold_in(key, client.client_id), lr_scale,
         )  # fmt: skip
@@ -77,15 +109,15 @@ def local_updates(
         delta = jax.tree.map(lambda d: _nan_unless(ok, d), delta)
         return Local(delta, optax.tree.where(ok, after, before), sums)
 
-    slots = jax.tree.map(
-        lambda s: s.at[jnp.maximum(cohort.client_id, 0)].get(mode="clip"), client_state
-    )
-    return for_each(one, (received, examples, key, lr_scale, number), (cohort, slots))
+    return run
 
 
 def _version(past: Any, number: Int[Array, ""]) -> Any:
     """What was sent in round ``number``, of leaves [H, *]."""
     return jax.tree.map(lambda leaf: leaf[number % leaf.shape[0]], past)
+
+
+# The server's half.
 
 
 def server_step(
@@ -95,6 +127,7 @@ def server_step(
     local: Local,
     arrived: Bool[Array, " K"],
     key: Key[Array, ""],
+    axis: Axis = TURN,
 ) -> tuple[ServerState, Sums]:
     """Second half: the next state, and the round's metrics.
 
@@ -111,89 +144,200 @@ def server_step(
       local: What they computed, in the cohort's order.
       arrived: False for clients whose message was lost or refused on its way; their own state
         moves on nevertheless, since a client does not know.
-      key: ``RoundKeys.server`` of the round.
+      key: The run's own.
+      axis: How sums over the client axis are run.
 
     Returns:
       The state after the round, and metrics: the sums of the clients that counted, their number
       ``clients``, ``refused``, the number of those that arrived but were not finite or of a larger
       norm, and ``absent``, of those that were asked and did not finish.
     """
-    key, attack_key = jax.random.split(key)
-    messages, attack_state = _opened(algorithm, state, cohort, local.deltas, attack_key)
-    weight = jnp.where(arrived, cohort.weight, 0.0)
-    asked = weight > 0
-    sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
-    counts = asked & jnp.isfinite(weight) & sound
+    rule = _sum_of(algorithm)
+    if rule is None:
+        received = _together(algorithm, state, cohort, local.deltas, arrived, key)
+    else:
+        received, _ = _summed(
+            algorithm, rule, state, cohort, arrived, key, axis,
+            lambda shared, message: Local(message, (), {}), (), local.deltas,
+        )  # fmt: skip
+    kept = axis.pin((local.client_state, local.sums))
+    return _advance(algorithm, state, cohort, received, *kept)
+
+
+def _sum_of(algorithm: Algorithm) -> Linear | None:
+    """The aggregator as a sum, unless somebody has to see all messages next to each other."""
+    alone = algorithm.adversary is None and algorithm.weigh is None
+    return algorithm.aggregator.linear if alone else None
+
+
+def _summed(
+    algorithm: Algorithm,
+    rule: Linear,
+    state: ServerState,
+    cohort: Cohort,
+    arrived: Bool[Array, " K"],
+    key: Key[Array, ""],
+    axis: Axis,
+    run: Callable[[Any, Any], Local],
+    shared: Any,
+    items: Any,
+) -> tuple[Received, tuple[Any, Sums]]:
+    """Adds up messages chunk by chunk as ``run(shared, item)`` makes them, and drops them.
+
+    Coefficients are those of the clients asked; if one of them is refused, the others' grow in
+    proportion at the end. Also returns what else the clients computed.
+    """
+    asked, weight = _weights(cohort, arrived)
+    coefficient = rule.share(weight)
+    like = algorithm.client.server.message(state.params)
+
+    def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
+        client, coefficient, _ = items
+        messages = _aged(algorithm, client, _decoded(algorithm, local.deltas, shared[0]))
+        square = squared_norms(messages)
+        sound = square <= algorithm.max_norm**2  # false where not a number
+        factor = jnp.where(sound, coefficient * shrink(rule.bound, square), 0.0)
+        total = _added(total, messages, factor, sound)
+        return total, (sound, local.client_state, local.sums)
+
+    total, kept = axis.for_each(
+        lambda shared, item: run(shared[1], item[2]),
+        (like, shared), (cohort, coefficient, items), gather, like,
+    )  # fmt: skip
+    sound, *rest = axis.pin(kept)
+    counts = (weight > 0) & sound
     weight = jnp.where(counts, weight, 0.0)
-    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
-    turnout = Turnout(
-        share=counts.sum().astype(jnp.float32) / population,
-        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
+    left = jnp.where(counts, coefficient, 0.0).sum()
+    grown = rule.share(weight).sum() / jnp.where(left > 0, left, 1.0)
+    total = optax.tree.scale(jnp.where(sound.all(), 1.0, grown), total)
+    server_key, _ = jax.random.split(round_keys(key, state.round).server)
+    message, agg_state = rule.finish(total, state.agg_state, server_key)
+    turnout = _turnout(state, cohort, counts, weight)
+    return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
+
+
+def _added(
+    total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]
+) -> Any:
+    """Plus factor times message of those that are sound.
+
+    A loop of at most one turn: it keeps XLA from fusing the sum with what made the messages, whose
+    products it would round otherwise than those of messages that come from memory.
+    """
+
+    def add(_: Any, total: Any) -> Any:
+        more = weighted_sum(_zero_unless(sound, messages), factor)
+        return jax.tree.map(jnp.add, total, more)
+
+    return jax.lax.fori_loop(0, sound.any().astype(jnp.int32), add, total)
+
+
+def _together(
+    algorithm: Algorithm,
+    state: ServerState,
+    cohort: Cohort,
+    coded: Any,
+    arrived: Bool[Array, " K"],
+    key: Key[Array, ""],
+) -> Received:
+    """The aggregate of messages [K, *] that are in memory together.
+
+    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
+    """
+    server_key, attack_key = jax.random.split(round_keys(key, state.round).server)
+    like = algorithm.client.server.message(state.params)
+    messages, attack_state = _decoded(algorithm, coded, like), state.attack_state
+    if algorithm.adversary is not None:
+        messages, attack_state = corrupt(
+            algorithm.adversary, messages, attack_state, cohort, like, attack_key
+        )
+    messages = _aged(algorithm, cohort, messages)
+    asked, weight = _weights(cohort, arrived)
+    sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
+    counts = (weight > 0) & sound
+    weight = jnp.where(counts, weight, 0.0)
+    turnout = _turnout(state, cohort, counts, weight)
+    messages = _cleared(sound, messages)
+    if algorithm.weigh is not None:
+        absorb = algorithm.client.server.absorb
+        step = lambda m: absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
+        weight = algorithm.weigh(state.params, step, messages, weight)
+    message, agg_state = algorithm.aggregator.update(
+        messages, state.agg_state, weight=weight, key=server_key, params=state.params
     )
-    combine = functools.partial(_combine, algorithm, state, weight, turnout, key)
-    # Two branches around the aggregator: masking in front of it would copy all deltas each round.
-    delta, memory, agg_state = jax.lax.cond(
-        sound.all(), combine, lambda m: combine(_zero_unless(sound, m)), messages
+    return Received(message, agg_state, attack_state, asked, counts, turnout)
+
+
+def _advance(
+    algorithm: Algorithm,
+    state: ServerState,
+    cohort: Cohort,
+    received: Received,
+    client_state: Any,
+    sums: Sums,
+) -> tuple[ServerState, Sums]:
+    """The next state and the round's metrics."""
+    delta, memory = algorithm.client.server.absorb(
+        state.params, state.memory, received.message, received.turnout
     )
     updates, opt_state = algorithm.server_opt.update(
         optax.tree.scale(-1.0, delta), state.opt_state, state.params
     )
-    moved = (optax.apply_updates(state.params, updates), memory, agg_state, opt_state)
+    moved = (optax.apply_updates(state.params, updates), memory, received.agg_state, opt_state)
     stayed = (state.params, state.memory, state.agg_state, state.opt_state)
-    enough = counts.sum() >= algorithm.aggregator.least
+    enough = received.counts.sum() >= algorithm.aggregator.least
     params, memory, agg_state, opt_state = optax.tree.where(enough, moved, stayed)
     new = ServerState(
         round=state.round + 1,
         params=params,
         agg_state=agg_state,
         opt_state=opt_state,
-        client_state=_write_back(state.client_state, cohort, local.client_state),
+        client_state=_write_back(state.client_state, cohort, client_state),
         memory=memory,
-        attack_state=attack_state,
+        attack_state=received.attack_state,
         past=_remember(algorithm, state, params, memory),
     )
-    return new, _metrics(local.sums, cohort, asked, counts)
+    return new, _metrics(sums, cohort, received.asked, received.counts)
 
 
-def _opened(
-    algorithm: Algorithm, state: ServerState, cohort: Cohort, coded: Any, key: Key[Array, ""]
-) -> tuple[Any, Any]:
-    """Messages as the aggregator sees them: decoded, attacked, less when old; the attack's state.
-
-    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
-    """
-    update, adversary = algorithm.client, algorithm.adversary
-    messages, attack_state = coded, state.attack_state
-    like = update.server.message(state.params)
-    if update.coding is not None:
-        messages = jax.vmap(update.coding.decode, in_axes=(0, None))(coded, like)
-    if adversary is not None:
-        messages, attack_state = corrupt(adversary, messages, attack_state, cohort, like, key)
-    if cohort.staleness is not None:
-        share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
-        messages = jax.vmap(optax.tree.scale)(share, messages)
-    return messages, attack_state
+def _weights(
+    cohort: Cohort, arrived: Bool[Array, " K"]
+) -> tuple[Bool[Array, " K"], Float[Array, " K"]]:
+    """Whose message arrived, and weights without the others'."""
+    weight = jnp.where(arrived, cohort.weight, 0.0)
+    return weight > 0, jnp.where(jnp.isfinite(weight), weight, 0.0)
 
 
-def _combine(
-    algorithm: Algorithm,
-    state: ServerState,
-    weight: Float[Array, " K"],
-    turnout: Turnout,
-    key: Key[Array, ""],
-    messages: Any,
-) -> tuple[Params, Any, Any]:
-    """The step of the parameters, and the next states of the algorithm's server and aggregator."""
-
-    def absorb(message: Any) -> tuple[Params, Any]:
-        return algorithm.client.server.absorb(state.params, state.memory, message, turnout)
-
-    if algorithm.weigh is not None:
-        weight = algorithm.weigh(state.params, lambda m: absorb(m)[0], messages, weight)
-    message, agg_state = algorithm.aggregator.update(
-        messages, state.agg_state, weight=weight, key=key, params=state.params
+def _turnout(
+    state: ServerState, cohort: Cohort, counts: Bool[Array, " K"], weight: Float[Array, " K"]
+) -> Turnout:
+    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
+    return Turnout(
+        share=counts.sum().astype(jnp.float32) / population,
+        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
     )
-    return *absorb(message), agg_state
+
+
+def _decoded(algorithm: Algorithm, coded: Any, like: Any) -> Any:
+    coding = algorithm.client.coding
+    return coded if coding is None else jax.vmap(coding.decode, in_axes=(0, None))(coded, like)
+
+
+def _aged(algorithm: Algorithm, cohort: Cohort, messages: Any) -> Any:
+    """Messages scaled down by their age."""
+    if cohort.staleness is None:
+        return messages
+    share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
+    return jax.vmap(optax.tree.scale)(share, messages)
+
+
+def _cleared(sound: Bool[Array, " K"], messages: Any) -> Any:
+    """Messages with the others' set to zero: a loop of no turn at all where there are none.
+
+    A plain mask would copy all messages each round, and so would a branch around it.
+    """
+    turns = (~sound.all()).astype(jnp.int32)
+    return jax.lax.fori_loop(0, turns, lambda _, m: _zero_unless(sound, m), messages)
 
 
 def _remember(algorithm: Algorithm, state: ServerState, params: Params, memory: Any) -> Any:
@@ -212,49 +356,38 @@ def _write_back(all_states: Any, cohort: Cohort, new: Any) -> Any:
     return jax.tree.map(lambda old, own: old.at[target].set(own, mode="drop"), all_states, new)
 
 
-def make_halves(algorithm: Algorithm, for_each: ForEach = in_turn) -> tuple[Callable, Callable]:
-    """The halves with their keys and rates filled in from the run's key and the state's round.
+# Both halves.
+
+
+def make_halves(algorithm: Algorithm, axis: Axis = TURN) -> tuple[Callable, Callable]:
+    """``local_updates`` and ``server_step`` of an algorithm.
 
     Returns:
       ``local_fn(state, examples, cohort, key) -> Local`` and
       ``server_fn(state, cohort, local, arrived, key) -> (state, metrics)``.
     """
-
-    def local_fn(
-        state: ServerState, examples: Examples, cohort: Cohort, key: Key[Array, ""]
-    ) -> Local:
-        lr_scale = jnp.asarray(algorithm.schedule(state.round), jnp.float32)
-        received = state.past
-        if cohort.staleness is None:
-            received = algorithm.client.server.send(state.params, state.memory)
-        return local_updates(
-            algorithm.client, received, state.client_state, examples, cohort,
-            round_keys(key, state.round).clients, lr_scale, number=state.round, for_each=for_each,
-        )  # fmt: skip
-
-    def server_fn(
-        state: ServerState,
-        cohort: Cohort,
-        local: Local,
-        arrived: Bool[Array, " K"],
-        key: Key[Array, ""],
-    ) -> tuple[ServerState, Sums]:
-        return server_step(
-            algorithm, state, cohort, local, arrived, round_keys(key, state.round).server
-        )  # fmt: skip
-
-    return local_fn, server_fn
+    return (
+        functools.partial(local_updates, algorithm, axis=axis),
+        functools.partial(server_step, algorithm, axis=axis),
+    )
 
 
-def make_round(algorithm: Algorithm, for_each: ForEach = in_turn) -> Callable:
-    """``round_fn(state, examples, cohort, key) -> (state, metrics)``: every delta arrives."""
-    local_fn, server_fn = make_halves(algorithm, for_each)
+def make_round(algorithm: Algorithm, axis: Axis = TURN) -> Callable:
+    """``round_fn(state, examples, cohort, key) -> (state, metrics)``: every message arrives."""
+    rule = _sum_of(algorithm)
 
     def round_fn(
         state: ServerState, examples: Examples, cohort: Cohort, key: Key[Array, ""]
     ) -> tuple[ServerState, Sums]:
-        local = local_fn(state, examples, cohort, key)
-        return server_fn(state, cohort, local, jnp.ones(cohort.weight.shape, bool), key)
+        arrived = jnp.ones(cohort.weight.shape, bool)
+        if rule is None:
+            local = local_updates(algorithm, state, examples, cohort, key, axis)
+            return server_step(algorithm, state, cohort, local, arrived, key, axis)
+        work = _work(algorithm, state, examples, cohort, key)
+        received, rest = _summed(
+            algorithm, rule, state, cohort, arrived, key, axis, _client(algorithm), *work
+        )
+        return _advance(algorithm, state, cohort, received, *rest)
 
     return round_fn
 

@@ -80,7 +80,7 @@ def prepare(
     objective = build.objective(config, data.spec, counts)
     engine, fleet = _engine(config, data, population, objective)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
-    staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
+    staged = engine.place(population.examples)
     key = jax.random.key(config.seed)
     ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import engine
+from qoejax.fed import axis, engine
 from qoejax.types import Cohort
 
 from . import tiny
@@ -114,7 +114,7 @@ def test_everyone_takes_part_in_order_when_the_cohort_is_the_population():
 def test_deal_balances_steps(devices):
     steps = np.random.default_rng(0).integers(1, 100, 16).astype(np.int32)
     ids = jnp.arange(16)
-    out = engine.deal(Cohort(ids, ids, ids, jnp.asarray(steps), jnp.ones(16)), devices)
+    out = axis.deal(Cohort(ids, ids, ids, jnp.asarray(steps), jnp.ones(16)), devices)
     np.testing.assert_array_equal(np.sort(out.client_id), ids)
     np.testing.assert_array_equal(out.steps, steps[np.asarray(out.client_id)])
     share = np.asarray(out.steps).reshape(devices, -1)
@@ -124,7 +124,7 @@ def test_deal_balances_steps(devices):
 
 def test_deal_goes_there_and_back():
     ids = jnp.arange(8)
-    out = engine.deal(Cohort(ids, ids, ids, 8 - ids, jnp.ones(8)), 2)
+    out = axis.deal(Cohort(ids, ids, ids, 8 - ids, jnp.ones(8)), 2)
     np.testing.assert_array_equal(out.steps, [8, 5, 4, 1, 7, 6, 3, 2])
 
 

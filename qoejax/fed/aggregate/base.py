@@ -4,14 +4,34 @@ An aggregator may rely on finite deltas of bounded norm: ``round.server_step`` h
 unweighted the others.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from qoejax.types import Params
+
+
+def _unchanged(total: Params, state: Any, key: Array) -> tuple[Params, Any]:
+    del key
+    return total, state
+
+
+class Linear(NamedTuple):
+    """A rule that is a sum of clipped deltas, so that deltas need not be in memory together.
+
+    ``share(weight) -> coefficient``, both float32[K]: leaving a client out (weight 0) leaves the
+    others' in proportion. A delta longer than ``bound`` is scaled to it. ``finish(total, state,
+    key) -> (delta, state)`` gets the sum of coefficient times delta.
+    """
+
+    share: Callable[[Float[Array, " K"]], Float[Array, " K"]]
+    bound: float = math.inf
+    finish: Callable[[Params, Any, Array], tuple[Params, Any]] = _unchanged
 
 
 class Aggregator(NamedTuple):
@@ -25,12 +45,14 @@ class Aggregator(NamedTuple):
     none beyond rounding, and without any weight the delta is zero. ``key`` serves randomised rules.
 
     A round in which fewer than ``least`` clients count changes nothing (``round.server_step``), and
-    a cohort smaller than that is refused when an engine is built.
+    a cohort smaller than that is refused when an engine is built. ``linear`` is the same rule as a
+    sum over clients, where it is one.
     """
 
     init: Callable[[Params], Any]
     update: Callable[..., tuple[Params, Any]]
     least: int = 1
+    linear: Linear | None = None
 
 
 def stateless(
@@ -47,21 +69,43 @@ def stateless(
     return Aggregator(lambda params: (), update, least)
 
 
+def linear(
+    rule: Linear, least: int = 1, init: Callable[[Params], Any] = lambda params: ()
+) -> Aggregator:
+    """The aggregator of a rule that is a sum."""
+
+    def update(
+        deltas: Params, state: Any, *, weight: Float[Array, " K"], key: Array, params: Params
+    ) -> tuple[Params, Any]:
+        del params
+        coefficient = rule.share(weight) * shrink(rule.bound, squared_norms(deltas))
+        return rule.finish(weighted_sum(deltas, coefficient), state, key)
+
+    return Aggregator(init, update, least, rule)
+
+
+def shrink(bound: float, square: Float[Array, " K"]) -> Float[Array, " K"]:
+    """Factors that bring deltas of these squared norms down to the norm ``bound``."""
+    if bound == math.inf:
+        return jnp.ones_like(square)
+    return jnp.minimum(1.0, bound / jnp.maximum(jnp.sqrt(square), np.finfo(np.float32).tiny))
+
+
+def proportional(weight: Float[Array, " K"]) -> Float[Array, " K"]:
+    """Weights that sum to one; zeros without any weight."""
+    total = weight.sum()
+    return weight / jnp.where(total > 0, total, 1.0)
+
+
 def weighted_sum(deltas: Params, coefficient: Float[Array, " K"]) -> Params:
     """Sum over clients of ``coefficient`` times delta."""
     # tensordot, since XLA's sums over the leading axis are some 40 times slower on CPU.
     return jax.tree.map(lambda d: jnp.tensordot(coefficient.astype(d.dtype), d, 1), deltas)
 
 
-def combine(deltas: Params, weight: Float[Array, " K"]) -> Params:
-    """Sum of ``weight`` times delta, divided by the sum of ``weight``; zero without weight."""
-    total = weight.sum()
-    return weighted_sum(deltas, weight / jnp.where(total > 0, total, 1.0))
-
-
 def average(deltas: Params, chosen: Bool[Array, " K"]) -> Params:
     """Plain mean of the chosen clients; zero without any."""
-    return combine(deltas, chosen.astype(jnp.float32))
+    return weighted_sum(deltas, proportional(chosen.astype(jnp.float32)))
 
 
 def gram(deltas: Params) -> Float[Array, "K K"]:

@@ -14,10 +14,13 @@ from jaxtyping import Array, Bool, Float
 from qoejax.fed.aggregate import order
 from qoejax.fed.aggregate.base import (
     Aggregator,
+    Linear,
     both,
     check_byzantine,
     dots,
     gram,
+    linear,
+    proportional,
     squared_norms,
     stateless,
     weighted_sum,
@@ -130,14 +133,16 @@ def norm_bounding(byzantine: int = 0, bound: float = 0.0) -> Aggregator:
     if bound < 0:
         raise ValueError(f"expected bound >= 0, got {bound}")
 
+    least = 2 * byzantine + 1
+    if bound > 0:
+        return linear(Linear(proportional, bound), least)
+
     def rule(deltas: Params, weight: Float[Array, " K"], key: Array) -> Params:
         del key
-        total = weight.sum()
-        share = weight / jnp.where(total > 0, total, 1.0)
         norms = jnp.sqrt(squared_norms(deltas))
-        return weighted_sum(deltas, share * _clip(norms, bound, weight > 0))
+        return weighted_sum(deltas, proportional(weight) * _clip(norms, bound, weight > 0))
 
-    return stateless(rule, 2 * byzantine + 1)
+    return stateless(rule, least)
 
 
 def fltrust(

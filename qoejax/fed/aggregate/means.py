@@ -2,14 +2,14 @@
 
 import jax.numpy as jnp
 
-from qoejax.fed.aggregate.base import Aggregator, average, combine, stateless
+from qoejax.fed.aggregate.base import Aggregator, Linear, linear, proportional
 
 
 def weighted_mean() -> Aggregator:
     """Mean with the cohort's weights, by default the clients' numbers of rows (FedAvg)."""
-    return stateless(lambda deltas, weight, key: combine(deltas, weight))
+    return linear(Linear(proportional))
 
 
 def mean() -> Aggregator:
     """Mean in which every client with any weight counts the same."""
-    return stateless(lambda deltas, weight, key: average(deltas, jnp.greater(weight, 0)))
+    return linear(Linear(lambda weight: proportional((weight > 0).astype(jnp.float32))))

@@ -1,0 +1,191 @@
+"""The client axis: who runs where, how many at once, and in what order sums come about. JAX.
+
+The only file with ``shard_map``. An axis is a number of devices, each with a contiguous share of
+the cohort, which it works off in chunks of ``chunk`` clients:
+
+    turn    one device, one client at a time; each pays for its own steps
+    chunk   one device, ``chunk`` clients at a time under ``vmap``; a chunk pays for its longest
+            client, so clients are ordered by their number of steps
+    shard   all devices of a mesh, to which clients are dealt by their number of steps; in turn on
+            each, or ``chunk`` at a time
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from qoejax.types import Cohort
+
+AXIS = "clients"
+ALIGNMENT = 64
+"""Bytes; XLA's CPU devices use a host buffer that starts at a multiple of these as it is."""
+
+ForEach = Callable[..., tuple[Any, Any]]
+"""``for_each(fn, shared, items, gather, like) -> (total, kept)``.
+
+``fn(shared, item)`` of every item, leaves [K, *] of ``items``. ``gather(total, shared, items,
+results) -> (total, kept)`` sees k of them at a time: leaves of ``kept`` are [k, *] and come back
+stacked [K, *]; ``total``, of the shapes of ``like``, starts at zero and goes from chunk to chunk.
+By default results are kept.
+"""
+
+
+def keep(total: Any, shared: Any, items: Any, results: Any) -> tuple[Any, Any]:
+    """Keeps all results; nothing is added up."""
+    del shared, items
+    return total, results
+
+
+def in_chunks(chunk: int) -> ForEach:
+    """``chunk`` clients at a time, of which K is a multiple."""
+
+    def for_each(
+        fn: Callable, shared: Any, items: Any, gather: Callable = keep, like: Any = ()
+    ) -> tuple[Any, Any]:
+        def step(total: Any, items: Any) -> tuple[Any, Any]:
+            return gather(total, shared, items, _some(fn, chunk, shared, items))
+
+        start = jax.tree.map(jnp.zeros_like, like)
+        total, kept = jax.lax.scan(step, start, _folded(items, chunk))
+        return total, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+
+    return for_each
+
+
+def _folded(items: Any, chunk: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), items)
+
+
+def _some(fn: Callable, chunk: int, shared: Any, items: Any) -> Any:
+    """A single client is not batched: vmapped, a loop of its own length would become masked."""
+    if chunk > 1:
+        return jax.vmap(fn, in_axes=(None, 0))(shared, items)
+    one = fn(shared, jax.tree.map(lambda leaf: leaf[0], items))
+    return jax.tree.map(lambda leaf: leaf[None], one)
+
+
+in_turn = in_chunks(1)
+
+
+def sharded(mesh: Mesh, chunk: int = 1) -> ForEach:
+    """A contiguous share of the clients on each device, ``chunk`` at a time there.
+
+    Totals meet once, when all devices are done.
+    """
+    inner = in_chunks(chunk)
+
+    def for_each(
+        fn: Callable, shared: Any, items: Any, gather: Callable = keep, like: Any = ()
+    ) -> tuple[Any, Any]:
+        def share(shared: Any, like: Any, items: Any) -> tuple[Any, Any]:
+            total, kept = inner(fn, shared, items, gather, like)
+            return jax.lax.psum(total, AXIS), kept
+
+        return jax.shard_map(
+            share,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS)),
+            out_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            check_vma=False,  # clients differ between devices by intent
+        )(shared, like, items)
+
+    return for_each
+
+
+class Axis(NamedTuple):
+    """How one mode runs the client axis."""
+
+    for_each: ForEach = in_turn
+    multiple: int = 1  # a slice's length is a multiple of this
+    arrange: Callable[[Cohort], Cohort] = lambda cohort: cohort
+    whole: NamedSharding | None = None  # everything on every device; None: the default device
+    split: NamedSharding | None = None  # each device has its share of the clients
+
+    def put(self, tree: Any) -> Any:
+        """``tree`` on every device; what is there already is not copied."""
+        if self.whole is None or self.whole.is_fully_addressable:
+            return jax.device_put(tree, self.whole)
+        return jax.tree.map(functools.partial(everywhere, self.whole), tree)
+
+    def share(self, tree: Any) -> Any:
+        """Rows on every device, for reading only; CPU devices of one process share one copy."""
+        if self.whole is None or any(d.platform != "cpu" for d in self.whole.mesh.devices.flat):
+            return self.put(tree)
+        if not self.whole.is_fully_addressable:
+            return self.put(tree)
+        once = jax.tree.map(lambda leaf: _aligned(np.asarray(leaf)), tree)
+        return jax.device_put(once, self.whole, may_alias=True)
+
+    def pin(self, tree: Any) -> Any:
+        """``tree`` on every device, inside compiled code."""
+        return tree if self.whole is None else jax.lax.with_sharding_constraint(tree, self.whole)
+
+
+TURN = Axis()
+
+
+def make_axis(client_axis: str, chunk: int, devices: Sequence[Any] | None, places: int) -> Axis:
+    """The axis of a mode for cohorts of ``places`` clients, padding apart.
+
+    Raises:
+      ValueError: a mode that does not exist, or a chunk below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: expected at least 1")
+    if client_axis == "turn":
+        return TURN
+    if client_axis == "chunk":
+        chunk = min(chunk, places)
+        return Axis(in_chunks(chunk), chunk, lambda cohort: deal(cohort, 1))
+    if client_axis == "shard":
+        devices = list(jax.devices() if devices is None else devices)
+        chunk = min(chunk, -(-places // len(devices)))
+        mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+        return Axis(
+            sharded(mesh, chunk),
+            len(devices) * chunk,
+            lambda cohort: deal(cohort, len(devices)),
+            NamedSharding(mesh, PartitionSpec()),
+            NamedSharding(mesh, PartitionSpec(AXIS)),
+        )
+    raise ValueError(f"client_axis is {client_axis!r}: expected turn, chunk or shard")
+
+
+def deal(cohort: Cohort, devices: int) -> Cohort:
+    """The cohort in device-major order, all devices with about the same number of steps.
+
+    Clients sorted by steps are dealt there and back, like cards; a device's share stays sorted,
+    so neighbours, which make a slice or a chunk, are alike too. K is a multiple of ``devices``.
+    """
+    rows = cohort.steps.shape[0] // devices
+    place = np.arange(rows * devices).reshape(rows, devices)
+    place[1::2] = place[1::2, ::-1]
+    order = jnp.argsort(-cohort.steps, stable=True)[place.T.reshape(-1)]
+    return jax.tree.map(lambda leaf: leaf[order], cohort)
+
+
+def everywhere(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """A value that every process has, on the devices of all of them."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = everywhere(sharding, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _aligned(leaf: np.ndarray) -> np.ndarray:
+    """The array where a device can use it in place: itself, or a copy."""
+    if leaf.flags.c_contiguous and leaf.ctypes.data % ALIGNMENT == 0:
+        return leaf
+    raw = np.empty(leaf.nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    out = raw[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+    out[...] = leaf
+    return out
