@@ -216,9 +216,7 @@ def _summed(
     return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
 
 
-def _added(
-    total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]
-) -> Any:
+def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
     """Plus factor times message of those that are sound.
 
     A loop of at most one turn: it keeps XLA from fusing the sum with what made the messages, whose

@@ -81,7 +81,9 @@ class Group(NamedTuple):
             return [text]
         self.client.key_value_set(f"{name}/{self.index}", text)
         self.client.wait_at_barrier(name, PATIENCE * 1000)
-        return [self.client.blocking_key_value_get(f"{name}/{i}", 60_000) for i in range(self.count)]
+        return [
+            self.client.blocking_key_value_get(f"{name}/{i}", 60_000) for i in range(self.count)
+        ]
 
     def meet(self, name: str) -> None:
         """Returns when all processes are here; all must call it, once under each name."""
