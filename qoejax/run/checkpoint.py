@@ -64,7 +64,6 @@ class Checkpoints:
             state, fault = self._try(step, like)
             faults = [f for f in self._group.exchange(f"checkpoint {step}", fault) if f]
             if not faults:
-                _check_shapes(self.folder / str(step), state, like)
                 return step, state
             bad.append(f"{step} ({faults[0]})")
             self._quarantine(step)
@@ -79,9 +78,18 @@ class Checkpoints:
     def _try(self, step: int, like: Any) -> tuple[Any, str]:
         """The state, and what is wrong with it: "" if nothing is."""
         try:
+            stored = {name: leaf.shape for name, leaf in self._stored(step)}
+        except Exception as e:
+            return None, _fault(e)
+        _check_shapes(self.folder / str(step), stored, like)
+        try:
             return self._load(step, like), ""
         except Exception as e:  # whatever a damaged file makes orbax raise
-            return None, f"{type(e).__name__}: {str(e).splitlines()[0][:120]}"
+            return None, _fault(e)
+
+    def _stored(self, step: int) -> list[tuple[str, Any]]:
+        tree: Any = self._orbax.metadata(step).metadata
+        return trees.named_leaves(tree)
 
     def _load(self, step: int, like: Any) -> Any:
         state = self._orbax.load(step, jax.tree.map(_abstract, like))
@@ -114,12 +122,15 @@ def _set_aside(folder: pathlib.Path, step: int) -> None:
     (folder / str(step)).rename(target / f"{step}.{n}")
 
 
-def _check_shapes(path: pathlib.Path, state: Any, like: Any) -> None:
-    found = [(name, np.shape(a)) for name, a in trees.named_leaves(state)]
-    expected = [(name, np.shape(a)) for name, a in trees.named_leaves(like)]
-    for have, want in zip(found, expected, strict=True):
-        if have != want:
+def _fault(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+
+
+def _check_shapes(path: pathlib.Path, stored: dict[str, Any], like: Any) -> None:
+    for name, leaf in trees.named_leaves(like):
+        have, want = stored.get(name), np.shape(leaf)
+        if have is None or tuple(have) != want:
             raise RunError(
-                f"checkpoint {path} is of another model: it has {have[0]} of shape {have[1]}, "
-                f"expected {want[0]} of shape {want[1]}"
+                f"checkpoint {path} is of another model, or of another number of devices: it has "
+                f"{name} of shape {have}, expected {want}"
             )

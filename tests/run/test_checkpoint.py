@@ -1,8 +1,10 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.errors import RunError
@@ -77,13 +79,38 @@ def test_nothing_sound_is_an_error_that_names_the_folder(saved):
         restore(saved)
 
 
-def test_another_model_is_refused_and_left_alone(saved):
-    like = state_of(0) | {"params": {"w": np.zeros((2, 2), "f4"), "b": np.zeros(3, "f4")}}
+@pytest.mark.parametrize("array", [np.zeros, jnp.zeros], ids=["host", "device"])
+def test_another_model_is_refused_and_left_alone(saved, array):
+    like = state_of(0) | {"params": {"w": array((2, 2), "f4"), "b": np.zeros(3, "f4")}}
     with (
         contextlib.closing(Checkpoints(saved, keep=3)) as c,
         pytest.raises(
-            RunError, match=r"4 is of another model: it has params/w of shape \(64, 32\)"
+            RunError,
+            match=r"4 is of another model, .* it has params/w of shape \(64, 32\), expected",
         ),
     ):
         c.restore(like)
     assert restore(saved)[0] == 4
+
+
+@pytest.mark.multidevice
+def test_what_one_mesh_saved_another_restores(tmp_path):
+    def on(devices):
+        mesh = jax.make_mesh(
+            (devices,), ("clients",), (AxisType.Auto,), devices=jax.devices()[:devices]
+        )
+        layout = {
+            "whole": NamedSharding(mesh, PartitionSpec()),
+            "split": NamedSharding(mesh, PartitionSpec("clients")),
+        }
+        return jax.device_put({"whole": np.arange(3.0), "split": np.eye(4)}, layout)
+
+    with contextlib.closing(Checkpoints(tmp_path, keep=3)) as c:
+        c.save(1, on(4))
+    for devices in (1, 2):
+        like = on(devices)
+        with contextlib.closing(Checkpoints(tmp_path, keep=3)) as c:
+            _, state = c.restore(jax.tree.map(jnp.zeros_like, like))
+        for name in like:
+            np.testing.assert_array_equal(state[name], like[name])
+            assert state[name].sharding.is_equivalent_to(like[name].sharding, like[name].ndim)
