@@ -60,6 +60,8 @@ class Engine(NamedTuple):
         ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
+      lower: What ``block`` compiles, for its cost and memory, with the same arguments; None where
+        a block is more than one program.
     """
 
     init: Callable[[Params], ServerState]
@@ -73,6 +75,7 @@ class Engine(NamedTuple):
     sent: Callable[[ServerState], Any]
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
+    lower: Callable[..., jax.stages.Lowered] | None = None
 
 
 def make_engine(
@@ -147,6 +150,7 @@ def make_engine(
     plan = participation.schedule
     history = 0 if plan is None else int(plan.staleness.max()) + 1
     local, server = _apart(algorithm, axis)
+    block, lower = _fused(make_round(algorithm, axis), cohort_for, axis)
     return Engine(
         init=lambda params: axis.put(init_state(algorithm, params, len(count), history)),
         place=axis.share,
@@ -154,11 +158,12 @@ def make_engine(
         slices=lambda cohort: _slices(cohort, piece),
         local=local,
         server=server,
-        block=_fused(make_round(algorithm, axis), cohort_for, axis),
+        block=block,
         size=size,
         sent=lambda state: client_update.server.send(state.params, state.memory),
         message=functools.partial(layout, client_update),
         models=_models(client_update),
+        lower=lower,
     )
 
 
@@ -211,10 +216,8 @@ def _cohorts(
     return cohort_for
 
 
-def _fused(
-    round_fn: Callable, cohort_for: Callable, axis: Axis
-) -> Callable[..., tuple[ServerState, Sums]]:
-    """``block``: rounds in one dispatch, metrics stacked."""
+def _fused(round_fn: Callable, cohort_for: Callable, axis: Axis) -> tuple[Callable, Callable]:
+    """``block`` and ``lower``: rounds in one dispatch, metrics stacked."""
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
     def compiled(
@@ -232,7 +235,10 @@ def _fused(
             raise ValueError(f"a block needs at least 1 round, got {rounds}")
         return compiled(*axis.put((state, examples, key)), rounds)
 
-    return block
+    def lower(state: ServerState, examples: Examples, key: Array, rounds: int) -> Any:
+        return compiled.lower(*axis.put((state, examples, key)), rounds)
+
+    return block, lower
 
 
 def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:

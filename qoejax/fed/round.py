@@ -216,20 +216,21 @@ def _summed(
     return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
 
 
-def _added(
-    total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]
-) -> Any:
-    """Plus factor times message of those that are sound.
+def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
+    """``total`` plus factor times message of those that are sound.
 
-    A loop of at most one turn: it keeps XLA from fusing the sum with what made the messages, whose
-    products it would round otherwise than those of messages that come from memory.
+    A loop of at most one turn, after which no factor is left: it keeps XLA from fusing the sum
+    with what made the messages, and its products from moving in front of the loop. Either would
+    round otherwise than a sum of messages that come from memory.
     """
 
-    def add(_: Any, total: Any) -> Any:
+    def add(_: Any, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        total, factor = carry
         more = weighted_sum(_zero_unless(sound, messages), factor)
-        return jax.tree.map(jnp.add, total, more)
+        return jax.tree.map(jnp.add, total, more), jnp.zeros_like(factor)
 
-    return jax.lax.fori_loop(0, sound.any().astype(jnp.int32), add, total)
+    turns = sound.any().astype(jnp.int32)
+    return jax.lax.fori_loop(0, turns, add, (total, factor))[0]
 
 
 def _together(
