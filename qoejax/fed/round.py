@@ -212,7 +212,7 @@ def _summed(
     total = optax.tree.scale(jnp.where(sound.all(), 1.0, grown), total)
     server_key, _ = jax.random.split(round_keys(key, state.round).server)
     message, agg_state = rule.finish(total, state.agg_state, server_key)
-    turnout = _turnout(state, cohort, counts, weight)
+    turnout = _turnout(algorithm, state, cohort, counts, weight)
     return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
 
 
@@ -257,7 +257,7 @@ def _together(
     sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
     counts = (weight > 0) & sound
     weight = jnp.where(counts, weight, 0.0)
-    turnout = _turnout(state, cohort, counts, weight)
+    turnout = _turnout(algorithm, state, cohort, counts, weight)
     messages = _cleared(sound, messages)
     if algorithm.weigh is not None:
         absorb = algorithm.client.server.absorb
@@ -310,9 +310,14 @@ def _weights(
 
 
 def _turnout(
-    state: ServerState, cohort: Cohort, counts: Bool[Array, " K"], weight: Float[Array, " K"]
+    algorithm: Algorithm,
+    state: ServerState,
+    cohort: Cohort,
+    counts: Bool[Array, " K"],
+    weight: Float[Array, " K"],
 ) -> Turnout:
-    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
+    kept = jax.tree.leaves(state.client_state)
+    population = algorithm.population or max([leaf.shape[0] for leaf in kept], default=1)
     return Turnout(
         share=counts.sum().astype(jnp.float32) / population,
         steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import aggregate, attacks, axis, engine, round, server
+from qoejax.fed import aggregate, attacks, axis, engine, homes, round, server
 from qoejax.fed.client import constant
 from qoejax.types import Cohort, Examples
 
@@ -19,6 +19,7 @@ MODES = {
     "chunk": {"client_axis": "chunk", "chunk": 3},
     "shard": {"client_axis": "shard", "devices": jax.devices()[:2]},
     "chunks on shards": {"client_axis": "shard", "chunk": 2, "devices": jax.devices()[:2]},
+    "home": {"client_axis": "shard", "devices": jax.devices()[:2], "placement": "home"},
 }
 
 
@@ -39,7 +40,10 @@ def stacked(name):
 @pytest.mark.parametrize("mode", list(MODES)[1:])
 @pytest.mark.parametrize("name", ["fedavg", "feddyn"])
 def test_modes_agree(name, mode):
-    tiny.close(played(mode, name), played("turn", name), rtol=1e-4, atol=1e-5)
+    state, metrics = played(mode, name)
+    own = jax.tree.map(lambda s: s[: len(tiny.COUNT)], state.client_state)
+    out = (state._replace(client_state=own), metrics)
+    tiny.close(out, played("turn", name), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.multidevice
@@ -198,3 +202,49 @@ def test_deal_goes_there_and_back():
     ids = jnp.arange(8)
     out = axis.deal(Cohort(ids, ids, ids, 8 - ids, jnp.ones(8)), 2)
     np.testing.assert_array_equal(out.steps, [8, 5, 4, 1, 7, 6, 3, 2])
+
+
+@pytest.mark.multidevice
+def test_at_home_rows_and_states_are_on_one_device_each():
+    eng = tiny.make_engine(name="feddyn", optimizer="sgd", **MODES["home"])
+    state, rows = eng.init(tiny.params()), jax.device_get(tiny.examples())
+    placed = eng.place(rows)
+    where = homes.settle(tiny.OFFSET, tiny.COUNT, 2)
+    for d, shard in enumerate(placed.x.addressable_shards):
+        np.testing.assert_array_equal(shard.data, rows.x[where.rows[d]])
+    (kept,) = jax.tree.leaves(state.client_state)
+    assert kept.shape == (6, 3)
+    assert [s.data.shape for s in kept.addressable_shards] == [(3, 3)] * 2
+    cohort = jax.device_get(eng.cohort_for(jnp.int32(0), tiny.key()))
+    share = np.split(cohort.client_id, 2)
+    for d, ids in enumerate(share):
+        assert set(where.device[ids[ids >= 0]]) <= {d}
+        assert np.all(np.diff(cohort.steps.reshape(2, -1)[d]) <= 0)
+    there = tiny.make_engine(optimizer="sgd").cohort_for(jnp.int32(0), tiny.key())
+    assert sorted(cohort.client_id[cohort.client_id >= 0]) == sorted(there.client_id.tolist())
+    state, _ = eng.block(state, placed, tiny.key(), 1)
+    (kept,) = jax.tree.leaves(state.client_state)
+    assert [s.data.shape for s in kept.addressable_shards] == [(3, 3)] * 2
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("name", ["feddyn"])
+def test_at_home_halves_give_the_same_bits(name):
+    eng = tiny.make_engine(name=name, optimizer="sgd", **MODES["home"])
+    data = eng.place(tiny.examples())
+    apart, _ = tiny.apart(eng, eng.init(tiny.params()), data, tiny.key(), ROUNDS)
+    tiny.equal(apart, played("home", name)[0])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"placement": "away"}, "placement is 'away'"),
+        ({"placement": "home"}, "homes are for 'shard'"),
+        ({"placement": "home", "client_axis": "shard", "devices": [0] * 6}, "6 devices for 5"),
+        ({"client_axis": "shard", "chunk": 0}, "chunk is 0"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        tiny.make_engine(**kwargs)
