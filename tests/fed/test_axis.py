@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import aggregate, attacks, axis, engine, homes, round, server
+from qoejax.fed import aggregate, attacks, axis, engine, homes, receive, round, server
 from qoejax.fed.client import constant
 from qoejax.types import Cohort, Examples
 
@@ -110,11 +110,11 @@ def test_a_rules_two_forms_agree(name, chunk):
 
 def test_only_lone_messages_are_summed_on_the_way():
     algorithm = tiny.algorithm()
-    assert round._sum_of(algorithm) is algorithm.aggregator.linear is not None
+    assert receive.sum_of(algorithm) is algorithm.aggregator.linear is not None
     enemy = attacks.Adversary(attacks.sign_flip(), np.zeros(5, bool))
-    assert round._sum_of(algorithm._replace(adversary=enemy)) is None
-    assert round._sum_of(algorithm._replace(weigh=lambda *a: a[-1])) is None
-    assert round._sum_of(tiny.algorithm(aggregator="coordinate_median", byzantine=1)) is None
+    assert receive.sum_of(algorithm._replace(adversary=enemy)) is None
+    assert receive.sum_of(algorithm._replace(weigh=lambda *a: a[-1])) is None
+    assert receive.sum_of(tiny.algorithm(aggregator="coordinate_median", byzantine=1)) is None
 
 
 def wide(clients, aggregator, **mode):
