@@ -235,7 +235,7 @@ def send_home(cohort: Cohort, device: Int[np.ndarray, " P"], devices: int) -> Co
 def _slabs(homes: Homes, split: NamedSharding, leaf: Any) -> jax.Array:
     devices, longest = homes.rows.shape
 
-    def own(index: tuple[slice, ...]) -> np.ndarray:
+    def own(index: Any) -> np.ndarray:
         return np.asarray(leaf[homes.rows.reshape(-1)[index[0]]])
 
     return jax.make_array_from_callback((devices * longest, *leaf.shape[1:]), split, own)
