@@ -177,17 +177,20 @@ def start(algorithm: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _emitted(row: dict[str, Any]) -> dict[str, Any]:
+    common.emit(row)
+    return row
+
+
 def main() -> dict[str, Any]:
     """Prints one line a figure; the last line sums up."""
     from qoejax.run import build
 
     build.set_devices(_config(1, 1))
     cells = [(int(n), float(a)) for n in _CLIENTS.value for a in _ALPHAS.value]
-    begun = [start(algorithm) for algorithm in ("fedavg", "fedper")]
-    staged = [staging(*cell) for cell in cells]
-    played = list(rounds())
-    for row in (*begun, *staged, *played):
-        common.emit(row)
+    begun = [_emitted(start(algorithm)) for algorithm in ("fedavg", "fedper")]
+    staged = [_emitted(staging(*cell)) for cell in cells]
+    played = [_emitted(row) for row in rounds()]
     return {
         "bench": "scale",
         "start_s": {row["algorithm"]: row["seconds"] for row in begun},
