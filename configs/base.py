@@ -72,6 +72,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "client_axis": "shard",
             "chunk": 1,  # clients at once on a device, for "chunk" and "shard"
             "devices": 2,
+            "placement": "copies",  # or "home": each client's rows and state on one device
             "rounds_per_dispatch": 10,
             "state_memory_mb": 4096,  # most memory for the states of all clients
         }

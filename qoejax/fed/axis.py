@@ -18,10 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
-from qoejax.types import Cohort
+from qoejax.fed.homes import Homes
+from qoejax.fed.state import ServerState
+from qoejax.types import Cohort, Examples
 
 AXIS = "clients"
+EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 ALIGNMENT = 64
 """Bytes; XLA's CPU devices use a host buffer that starts at a multiple of these as it is."""
 
@@ -72,12 +76,16 @@ def _some(fn: Callable, chunk: int, shared: Any, items: Any) -> Any:
 in_turn = in_chunks(1)
 
 
-def sharded(mesh: Mesh, chunk: int = 1) -> ForEach:
+def sharded(mesh: Mesh, chunk: int = 1, rows: PartitionSpec = EVERYWHERE) -> ForEach:
     """A contiguous share of the clients on each device, ``chunk`` at a time there.
 
-    Totals meet once, when all devices are done.
+    Totals meet once, when all devices are done. ``rows`` says how ``Examples`` lie, wherever they
+    are among what is shared; all else that is shared is on every device.
     """
     inner = in_chunks(chunk)
+
+    def is_rows(node: Any) -> bool:
+        return isinstance(node, Examples)
 
     def for_each(
         fn: Callable, shared: Any, items: Any, gather: Callable = keep, like: Any = ()
@@ -89,8 +97,12 @@ def sharded(mesh: Mesh, chunk: int = 1) -> ForEach:
         return jax.shard_map(
             share,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS)),
-            out_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            in_specs=(
+                jax.tree.map(lambda n: rows if is_rows(n) else EVERYWHERE, shared, is_leaf=is_rows),
+                EVERYWHERE,
+                SPLIT,
+            ),
+            out_specs=(EVERYWHERE, SPLIT),
             check_vma=False,  # clients differ between devices by intent
         )(shared, like, items)
 
@@ -105,55 +117,90 @@ class Axis(NamedTuple):
     arrange: Callable[[Cohort], Cohort] = lambda cohort: cohort
     whole: NamedSharding | None = None  # everything on every device; None: the default device
     split: NamedSharding | None = None  # each device has its share of the clients
+    homes: Homes | None = None  # rows and clients' states are on one device each
 
     def put(self, tree: Any) -> Any:
         """``tree`` on every device; what is there already is not copied."""
-        if self.whole is None or self.whole.is_fully_addressable:
-            return jax.device_put(tree, self.whole)
-        return jax.tree.map(functools.partial(everywhere, self.whole), tree)
+        return _laid(tree, self.whole)
 
-    def share(self, tree: Any) -> Any:
-        """Rows on every device, for reading only; CPU devices of one process share one copy."""
-        if self.whole is None or any(d.platform != "cpu" for d in self.whole.mesh.devices.flat):
-            return self.put(tree)
-        if not self.whole.is_fully_addressable:
-            return self.put(tree)
-        once = jax.tree.map(lambda leaf: _aligned(np.asarray(leaf)), tree)
+    def put_state(self, state: ServerState) -> ServerState:
+        """``state`` where its parts belong."""
+        own = _laid(state.client_state, self.whole if self.homes is None else self.split)
+        return self.put(state._replace(client_state=()))._replace(client_state=own)
+
+    def put_rows(self, examples: Examples) -> Examples:
+        """Rows that ``place`` has placed, or the same from elsewhere."""
+        return _laid(examples, self.whole if self.homes is None else self.split)
+
+    def place(self, examples: Examples) -> Examples:
+        """Staged rows where they will be read; CPU devices of one process share one copy.
+
+        With homes, every device gets its own clients' rows, and a process reads those of its own
+        devices only (``homes.rows``): others may be absent, as in a sparse or mapped file.
+        """
+        homes, split = self.homes, self.split
+        if homes is not None and split is not None:
+            return jax.tree.map(lambda leaf: _slabs(homes, split, leaf), examples)
+        if self.whole is None or not _one_memory(self.whole):
+            return _laid(examples, self.whole)
+        once = jax.tree.map(lambda leaf: _aligned(np.asarray(leaf)), examples)
         return jax.device_put(once, self.whole, may_alias=True)
 
     def pin(self, tree: Any) -> Any:
         """``tree`` on every device, inside compiled code."""
         return tree if self.whole is None else jax.lax.with_sharding_constraint(tree, self.whole)
 
+    def pin_state(self, state: ServerState) -> ServerState:
+        """As ``put_state``, inside compiled code."""
+        own = state.client_state
+        if self.homes is None:
+            own = self.pin(own)
+        elif self.split is not None:
+            own = jax.lax.with_sharding_constraint(own, self.split)
+        return self.pin(state._replace(client_state=()))._replace(client_state=own)
+
 
 TURN = Axis()
 
 
-def make_axis(client_axis: str, chunk: int, devices: Sequence[Any] | None, places: int) -> Axis:
+def make_axis(
+    client_axis: str,
+    chunk: int,
+    devices: Sequence[Any] | None,
+    places: int,
+    homes: Homes | None = None,
+) -> Axis:
     """The axis of a mode for cohorts of ``places`` clients, padding apart.
 
     Raises:
-      ValueError: a mode that does not exist, or a chunk below 1.
+      ValueError: a mode that does not exist, a chunk below 1, or homes without a mesh.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}: expected at least 1")
+    if homes is not None and client_axis != "shard":
+        raise ValueError(f"client_axis is {client_axis!r}: homes are for 'shard'")
     if client_axis == "turn":
         return TURN
     if client_axis == "chunk":
         chunk = min(chunk, places)
         return Axis(in_chunks(chunk), chunk, lambda cohort: deal(cohort, 1))
-    if client_axis == "shard":
-        devices = list(jax.devices() if devices is None else devices)
+    if client_axis != "shard":
+        raise ValueError(f"client_axis is {client_axis!r}: expected turn, chunk or shard")
+    devices = list(jax.devices() if devices is None else devices)
+    mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+    layouts = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, SPLIT)
+    if homes is None:
         chunk = min(chunk, -(-places // len(devices)))
-        mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
         return Axis(
-            sharded(mesh, chunk),
-            len(devices) * chunk,
-            lambda cohort: deal(cohort, len(devices)),
-            NamedSharding(mesh, PartitionSpec()),
-            NamedSharding(mesh, PartitionSpec(AXIS)),
-        )
-    raise ValueError(f"client_axis is {client_axis!r}: expected turn, chunk or shard")
+            sharded(mesh, chunk), len(devices) * chunk,
+            lambda cohort: deal(cohort, len(devices)), *layouts,
+        )  # fmt: skip
+    share = min(homes.most, places)  # all of a cohort may live on one device
+    chunk = min(chunk, share)
+    return Axis(
+        sharded(mesh, chunk, SPLIT), len(devices) * chunk * -(-share // chunk),
+        lambda cohort: send_home(cohort, homes.device, len(devices)), *layouts, homes,
+    )  # fmt: skip
 
 
 def deal(cohort: Cohort, devices: int) -> Cohort:
@@ -169,12 +216,51 @@ def deal(cohort: Cohort, devices: int) -> Cohort:
     return jax.tree.map(lambda leaf: leaf[order], cohort)
 
 
-def everywhere(sharding: NamedSharding, leaf: Any) -> jax.Array:
-    """A value that every process has, on the devices of all of them."""
+def send_home(cohort: Cohort, device: Int[np.ndarray, " P"], devices: int) -> Cohort:
+    """The cohort in device-major order, each client on its own device, padding behind them.
+
+    K is a multiple of ``devices`` and leaves each device places enough. Those of a device are
+    sorted by steps.
+    """
+    size, real = len(cohort.client_id), cohort.client_id >= 0
+    home = jnp.where(real, jnp.asarray(device)[jnp.maximum(cohort.client_id, 0)], devices)
+    order = jnp.lexsort((-cohort.steps, home))
+    home = home[order]
+    rank = jnp.arange(size) - jnp.searchsorted(home, home)
+    place = jnp.where(home < devices, home * (size // devices) + rank, size)
+    source = jnp.full(size, size).at[place].set(order, mode="drop")
+    out = jax.tree.map(lambda leaf: leaf.at[source].get(mode="fill", fill_value=0), cohort)
+    return out._replace(client_id=jnp.where(source < size, out.client_id, -1))
+
+
+def _slabs(homes: Homes, split: NamedSharding, leaf: Any) -> jax.Array:
+    devices, longest = homes.rows.shape
+
+    def own(index: Any) -> np.ndarray:
+        return np.asarray(leaf[homes.rows.reshape(-1)[index[0]]])
+
+    return jax.make_array_from_callback((devices * longest, *leaf.shape[1:]), split, own)
+
+
+def _one_memory(sharding: NamedSharding) -> bool:
+    """Whether all devices are CPU devices of this process."""
+    cpu = all(d.platform == "cpu" for d in sharding.mesh.devices.flat)
+    return cpu and sharding.is_fully_addressable
+
+
+def _laid(tree: Any, sharding: NamedSharding | None) -> Any:
+    """``tree`` in that layout; across processes each hands over what its own devices hold."""
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(functools.partial(_across, sharding), tree)
+
+
+def _across(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """A value that every process has, on devices of all of them."""
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = everywhere(sharding, jax.random.key_data(leaf))
+        data = _across(sharding, jax.random.key_data(leaf))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

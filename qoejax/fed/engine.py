@@ -20,6 +20,7 @@ from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
 from qoejax.fed.axis import Axis, make_axis
+from qoejax.fed.homes import Homes, settle
 from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
 from qoejax.fed.round import make_halves, make_round
@@ -60,6 +61,8 @@ class Engine(NamedTuple):
         ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
+      lower: What ``block`` compiles, for its cost and memory, with the same arguments; None where
+        a block is more than one program.
     """
 
     init: Callable[[Params], ServerState]
@@ -73,6 +76,7 @@ class Engine(NamedTuple):
     sent: Callable[[ServerState], Any]
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
+    lower: Callable[..., jax.stages.Lowered] | None = None
 
 
 def make_engine(
@@ -97,6 +101,7 @@ def make_engine(
     slice_size: int | None = None,
     max_norm: float = MAX_NORM,
     adversary: Adversary | None = None,
+    placement: str = "copies",
 ) -> Engine:
     """Builds the engine of a run.
 
@@ -121,6 +126,9 @@ def make_engine(
       slice_size: Clients of a slice; by default about an eighth of the cohort.
       max_norm: The largest Euclidean norm of a delta that counts.
       adversary: Who is malicious, and how; nobody by default.
+      placement: "copies": all rows and clients' states on every device of a mesh. "home": each
+        client's on one device (``fed.homes``), where it is trained; a small cohort may then keep
+        some devices waiting, and the memory of all rows is that of one copy.
 
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
@@ -133,43 +141,63 @@ def make_engine(
             "round to tolerate as many Byzantine ones as it was told to expect"
         )
     places = participations.places(participation, len(count), cohort_size)
-    axis = make_axis(client_axis, chunk, devices, places)
+    homes = _homes(placement, offset, count, devices)
+    axis = make_axis(client_axis, chunk, devices, places, homes)
     piece = _piece(slice_size, places, axis.multiple)
     size = piece * -(-places // piece)
     cohort_for = _cohorts(
-        offset, count, participation, cohort_size, size, axis.arrange,
+        offset if homes is None else homes.offset,
+        count, participation, cohort_size, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
     )  # fmt: skip
     algorithm = Algorithm(
         client_update, aggregator, server_opt, schedule, max_norm=max_norm, adversary=adversary,
-        weigh=weigh, staleness_power=staleness_power,
+        weigh=weigh, staleness_power=staleness_power, population=len(count),
     )  # fmt: skip
     plan = participation.schedule
     history = 0 if plan is None else int(plan.staleness.max()) + 1
+    states = len(count) if homes is None else len(homes.rows) * -(-len(count) // len(homes.rows))
     local, server = _apart(algorithm, axis)
+    block, lower = _fused(make_round(algorithm, axis), cohort_for, axis)
     return Engine(
-        init=lambda params: axis.put(init_state(algorithm, params, len(count), history)),
-        place=axis.share,
+        init=lambda params: axis.put_state(init_state(algorithm, params, states, history)),
+        place=axis.place,
         cohort_for=jax.jit(cohort_for),
         slices=lambda cohort: _slices(cohort, piece),
         local=local,
         server=server,
-        block=_fused(make_round(algorithm, axis), cohort_for, axis),
+        block=block,
         size=size,
         sent=lambda state: client_update.server.send(state.params, state.memory),
         message=functools.partial(layout, client_update),
-        models=_models(client_update),
+        models=_models(client_update, len(count)),
+        lower=lower,
     )
 
 
 # The parts of an engine.
 
 
-def _models(client_update: ClientUpdate) -> Callable[[ServerState], Params] | None:
+def _homes(
+    placement: str, offset: np.ndarray, count: np.ndarray, devices: Sequence[Any] | None
+) -> Homes | None:
+    if placement == "copies":
+        return None
+    if placement != "home":
+        raise ValueError(f"placement is {placement!r}: expected copies or home")
+    return settle(offset, count, len(jax.devices() if devices is None else devices))
+
+
+def _models(client_update: ClientUpdate, population: int) -> Callable[[ServerState], Params] | None:
     if client_update.personal is None:
         return None
     each = jax.vmap(client_update.personal, in_axes=(None, 0))
-    return jax.jit(lambda state: each(state.params, state.client_state))
+
+    @jax.jit
+    def models(state: ServerState) -> Params:
+        return each(state.params, jax.tree.map(lambda s: s[:population], state.client_state))
+
+    return models
 
 
 def _piece(slice_size: int | None, cohort_size: int, multiple: int) -> int:
@@ -211,28 +239,33 @@ def _cohorts(
     return cohort_for
 
 
-def _fused(
-    round_fn: Callable, cohort_for: Callable, axis: Axis
-) -> Callable[..., tuple[ServerState, Sums]]:
-    """``block``: rounds in one dispatch, metrics stacked."""
+def _fused(round_fn: Callable, cohort_for: Callable, axis: Axis) -> tuple[Callable, Callable]:
+    """``block`` and ``lower``: rounds in one dispatch, metrics stacked."""
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
     def compiled(
         state: ServerState, examples: Examples, key: Array, rounds: int
     ) -> tuple[ServerState, Sums]:
         def one(state: ServerState, _: None) -> tuple[ServerState, Sums]:
-            return axis.pin(round_fn(state, examples, cohort_for(state.round, key), key))
+            state, sums = round_fn(state, examples, cohort_for(state.round, key), key)
+            return axis.pin_state(state), axis.pin(sums)
 
         return jax.lax.scan(one, state, length=rounds)
+
+    def placed(state: ServerState, examples: Examples, key: Array) -> tuple[Any, ...]:
+        return axis.put_state(state), axis.put_rows(examples), axis.put(key)
 
     def block(
         state: ServerState, examples: Examples, key: Array, rounds: int
     ) -> tuple[ServerState, Sums]:
         if rounds < 1:
             raise ValueError(f"a block needs at least 1 round, got {rounds}")
-        return compiled(*axis.put((state, examples, key)), rounds)
+        return compiled(*placed(state, examples, key), rounds)
 
-    return block
+    def lower(state: ServerState, examples: Examples, key: Array, rounds: int) -> Any:
+        return compiled.lower(*placed(state, examples, key), rounds)
+
+    return block, lower
 
 
 def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:
@@ -245,7 +278,8 @@ def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:
         state: ServerState, cohort: Cohort, deltas: Params, arrived: Array, parts: Any, key: Array
     ) -> tuple[ServerState, Sums]:
         rest = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *axis.pin(parts))
-        return axis.pin(server_fn(state, cohort, Local(deltas, *rest), arrived, key))
+        state, sums = server_fn(state, cohort, Local(deltas, *rest), arrived, key)
+        return axis.pin_state(state), axis.pin(sums)
 
     def local(state: ServerState, examples: Examples, cohort: Cohort, key: Array) -> Local:
         clients = len(cohort.weight)
@@ -253,7 +287,7 @@ def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:
             raise ValueError(
                 f"a slice of {clients} clients: expected a multiple of {axis.multiple}"
             )
-        return compiled(*axis.put((state, examples, cohort, key)))
+        return compiled(axis.put_state(state), axis.put_rows(examples), *axis.put((cohort, key)))
 
     def server(
         state: ServerState,
@@ -264,7 +298,8 @@ def _apart(algorithm: Algorithm, axis: Axis) -> tuple[Callable, Callable]:
         key: Array,
     ) -> tuple[ServerState, Sums]:
         kept = tuple((part.client_state, part.sums) for part in parts)
-        state, cohort, arrived, key = axis.put((state, cohort, jnp.asarray(arrived), key))
+        cohort, arrived, key = axis.put((cohort, jnp.asarray(arrived), key))
+        state = axis.put_state(state)
         return joined(state, cohort, jax.device_put(deltas, axis.split), arrived, kept, key)
 
     return local, server

@@ -3,26 +3,19 @@
 Whatever changes from round to round is in ``ServerState``; every key is folded from the run's key,
 the round and, for clients, their identity. Hence a run continues from its state alone, and where
 a client sits in the cohort or on the mesh is invisible.
-
-Where the aggregator is a sum (``aggregate.base.Linear``) and nobody looks at single messages, a
-round in one piece adds each chunk's messages to a running total as they are made, so its memory
-does not grow with the cohort. ``server_step`` adds up messages that exist in the same order, and
-gets the same bits.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
-from qoejax.fed.aggregate.base import Linear, shrink, squared_norms, weighted_sum
-from qoejax.fed.attacks import corrupt
 from qoejax.fed.axis import TURN, Axis
-from qoejax.fed.protocol import Turnout
+from qoejax.fed.receive import Received, sum_of, summed, together, zero_unless
 from qoejax.fed.state import Algorithm, Local, RoundKeys, ServerState, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
 
@@ -30,21 +23,6 @@ __all__ = [
     "Algorithm", "Local", "RoundKeys", "ServerState", "init_state", "local_updates",
     "make_round", "round_keys", "server_step",
 ]  # fmt: skip
-
-
-class Received(NamedTuple):
-    """What the server makes of a cohort's messages.
-
-    ``message`` is their aggregate, ``asked`` and ``counts`` are bool[K]: whose message arrived, and
-    whose counts.
-    """
-
-    message: Any
-    agg_state: Any
-    attack_state: Any
-    asked: Bool[Array, " K"]
-    counts: Bool[Array, " K"]
-    turnout: Turnout
 
 
 # The clients' half.
@@ -152,118 +130,16 @@ def server_step(
       ``clients``, ``refused``, the number of those that arrived but were not finite or of a larger
       norm, and ``absent``, of those that were asked and did not finish.
     """
-    rule = _sum_of(algorithm)
+    rule = sum_of(algorithm)
     if rule is None:
-        received = _together(algorithm, state, cohort, local.deltas, arrived, key)
+        received = together(algorithm, state, cohort, local.deltas, arrived, key)
     else:
-        received, _ = _summed(
+        received, _ = summed(
             algorithm, rule, state, cohort, arrived, key, axis,
             lambda shared, message: Local(message, (), {}), (), local.deltas,
         )  # fmt: skip
     kept = axis.pin((local.client_state, local.sums))
     return _advance(algorithm, state, cohort, received, *kept)
-
-
-def _sum_of(algorithm: Algorithm) -> Linear | None:
-    """The aggregator as a sum, unless somebody has to see all messages next to each other."""
-    alone = algorithm.adversary is None and algorithm.weigh is None
-    return algorithm.aggregator.linear if alone else None
-
-
-def _summed(
-    algorithm: Algorithm,
-    rule: Linear,
-    state: ServerState,
-    cohort: Cohort,
-    arrived: Bool[Array, " K"],
-    key: Key[Array, ""],
-    axis: Axis,
-    run: Callable[[Any, Any], Local],
-    shared: Any,
-    items: Any,
-) -> tuple[Received, tuple[Any, Sums]]:
-    """Adds up messages chunk by chunk as ``run(shared, item)`` makes them, and drops them.
-
-    Coefficients are those of the clients asked; if one of them is refused, the others' grow in
-    proportion at the end. Also returns what else the clients computed.
-    """
-    asked, weight = _weights(cohort, arrived)
-    coefficient = rule.share(weight)
-    like = algorithm.client.server.message(state.params)
-
-    def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
-        client, coefficient, _ = items
-        messages = _aged(algorithm, client, _decoded(algorithm, local.deltas, shared[0]))
-        square = squared_norms(messages)
-        sound = square <= algorithm.max_norm**2  # false where not a number
-        factor = jnp.where(sound, coefficient * shrink(rule.bound, square), 0.0)
-        total = _added(total, messages, factor, sound)
-        return total, (sound, local.client_state, local.sums)
-
-    total, kept = axis.for_each(
-        lambda shared, item: run(shared[1], item[2]),
-        (like, shared), (cohort, coefficient, items), gather, like,
-    )  # fmt: skip
-    sound, *rest = axis.pin(kept)
-    counts = (weight > 0) & sound
-    weight = jnp.where(counts, weight, 0.0)
-    left = jnp.where(counts, coefficient, 0.0).sum()
-    grown = rule.share(weight).sum() / jnp.where(left > 0, left, 1.0)
-    total = optax.tree.scale(jnp.where(sound.all(), 1.0, grown), total)
-    server_key, _ = jax.random.split(round_keys(key, state.round).server)
-    message, agg_state = rule.finish(total, state.agg_state, server_key)
-    turnout = _turnout(state, cohort, counts, weight)
-    return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
-
-
-def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
-    """Plus factor times message of those that are sound.
-
-    A loop of at most one turn: it keeps XLA from fusing the sum with what made the messages, whose
-    products it would round otherwise than those of messages that come from memory.
-    """
-
-    def add(_: Any, total: Any) -> Any:
-        more = weighted_sum(_zero_unless(sound, messages), factor)
-        return jax.tree.map(jnp.add, total, more)
-
-    return jax.lax.fori_loop(0, sound.any().astype(jnp.int32), add, total)
-
-
-def _together(
-    algorithm: Algorithm,
-    state: ServerState,
-    cohort: Cohort,
-    coded: Any,
-    arrived: Bool[Array, " K"],
-    key: Key[Array, ""],
-) -> Received:
-    """The aggregate of messages [K, *] that are in memory together.
-
-    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
-    """
-    server_key, attack_key = jax.random.split(round_keys(key, state.round).server)
-    like = algorithm.client.server.message(state.params)
-    messages, attack_state = _decoded(algorithm, coded, like), state.attack_state
-    if algorithm.adversary is not None:
-        messages, attack_state = corrupt(
-            algorithm.adversary, messages, attack_state, cohort, like, attack_key
-        )
-    messages = _aged(algorithm, cohort, messages)
-    asked, weight = _weights(cohort, arrived)
-    sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
-    counts = (weight > 0) & sound
-    weight = jnp.where(counts, weight, 0.0)
-    turnout = _turnout(state, cohort, counts, weight)
-    messages = _cleared(sound, messages)
-    if algorithm.weigh is not None:
-        absorb = algorithm.client.server.absorb
-        step = lambda m: absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
-        weight = algorithm.weigh(state.params, step, messages, weight)
-    message, agg_state = algorithm.aggregator.update(
-        messages, state.agg_state, weight=weight, key=server_key, params=state.params
-    )
-    return Received(message, agg_state, attack_state, asked, counts, turnout)
 
 
 def _advance(
@@ -296,46 +172,6 @@ def _advance(
         past=_remember(algorithm, state, params, memory),
     )
     return new, _metrics(sums, cohort, received.asked, received.counts)
-
-
-def _weights(
-    cohort: Cohort, arrived: Bool[Array, " K"]
-) -> tuple[Bool[Array, " K"], Float[Array, " K"]]:
-    """Whose message arrived, and weights without the others'."""
-    weight = jnp.where(arrived, cohort.weight, 0.0)
-    return weight > 0, jnp.where(jnp.isfinite(weight), weight, 0.0)
-
-
-def _turnout(
-    state: ServerState, cohort: Cohort, counts: Bool[Array, " K"], weight: Float[Array, " K"]
-) -> Turnout:
-    population = max([leaf.shape[0] for leaf in jax.tree.leaves(state.client_state)], default=1)
-    return Turnout(
-        share=counts.sum().astype(jnp.float32) / population,
-        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
-    )
-
-
-def _decoded(algorithm: Algorithm, coded: Any, like: Any) -> Any:
-    coding = algorithm.client.coding
-    return coded if coding is None else jax.vmap(coding.decode, in_axes=(0, None))(coded, like)
-
-
-def _aged(algorithm: Algorithm, cohort: Cohort, messages: Any) -> Any:
-    """Messages scaled down by their age."""
-    if cohort.staleness is None:
-        return messages
-    share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
-    return jax.vmap(optax.tree.scale)(share, messages)
-
-
-def _cleared(sound: Bool[Array, " K"], messages: Any) -> Any:
-    """Messages with the others' set to zero: a loop of no turn at all where there are none.
-
-    A plain mask would copy all messages each round, and so would a branch around it.
-    """
-    turns = (~sound.all()).astype(jnp.int32)
-    return jax.lax.fori_loop(0, turns, lambda _, m: _zero_unless(sound, m), messages)
 
 
 def _remember(algorithm: Algorithm, state: ServerState, params: Params, memory: Any) -> Any:
@@ -372,7 +208,7 @@ def make_halves(algorithm: Algorithm, axis: Axis = TURN) -> tuple[Callable, Call
 
 def make_round(algorithm: Algorithm, axis: Axis = TURN) -> Callable:
     """``round_fn(state, examples, cohort, key) -> (state, metrics)``: every message arrives."""
-    rule = _sum_of(algorithm)
+    rule = sum_of(algorithm)
 
     def round_fn(
         state: ServerState, examples: Examples, cohort: Cohort, key: Key[Array, ""]
@@ -382,7 +218,7 @@ def make_round(algorithm: Algorithm, axis: Axis = TURN) -> Callable:
             local = local_updates(algorithm, state, examples, cohort, key, axis)
             return server_step(algorithm, state, cohort, local, arrived, key, axis)
         work = _work(algorithm, state, examples, cohort, key)
-        received, rest = _summed(
+        received, rest = summed(
             algorithm, rule, state, cohort, arrived, key, axis, _client(algorithm), *work
         )
         return _advance(algorithm, state, cohort, received, *rest)
@@ -405,16 +241,6 @@ def _nan_unless(ok: Bool[Array, ""], leaf: Array) -> Array:
     return jnp.where(ok, leaf, jnp.nan) if floating else leaf
 
 
-def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
-    """Leaves [K, *] with the entries of the others set to zero."""
-
-    def one(leaf: Array) -> Array:
-        mask = keep.reshape(-1, *(1,) * (leaf.ndim - 1))
-        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
-
-    return jax.tree.map(one, tree)
-
-
 def _metrics(
     sums: Sums, cohort: Cohort, asked: Bool[Array, " K"], counts: Bool[Array, " K"]
 ) -> Sums:
@@ -427,6 +253,6 @@ def _metrics(
     if clash := sorted(own.keys() & sums.keys()):
         raise ValueError(f"metric {clash[0]!r} of the loss has the name of one of the round's own")
     total = jax.tree.map(
-        lambda s: jnp.tensordot(counts.astype(s.dtype), s, 1), _zero_unless(counts, sums)
+        lambda s: jnp.tensordot(counts.astype(s.dtype), s, 1), zero_unless(counts, sums)
     )
     return {**total, **own}

@@ -69,7 +69,8 @@ class Algorithm(NamedTuple):
     ``schedule(round)`` multiplies the clients' learning rate. A message of a norm above
     ``max_norm`` is refused. An ``adversary`` corrupts what arrives. ``weigh``, if given, judges
     the clients that count by what they sent. A message of staleness t is scaled by (1 + t) to the
-    power of minus ``staleness_power`` (FedBuff: 0.5).
+    power of minus ``staleness_power`` (FedBuff: 0.5). ``population`` is P, by default the number of
+    clients' states, where there are any.
     """
 
     client: ClientUpdate
@@ -80,6 +81,7 @@ class Algorithm(NamedTuple):
     adversary: Adversary | None = None
     weigh: Weigh | None = None
     staleness_power: float = 0.5
+    population: int | None = None
 
 
 def round_keys(key: Key[Array, ""], number: Int[Array, ""]) -> RoundKeys:

@@ -286,7 +286,7 @@ def make_engine(
         aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
         server_opt=server_optimizer(c), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
-        client_axis=c.perf.client_axis, chunk=c.perf.chunk,
+        client_axis=c.perf.client_axis, chunk=c.perf.chunk, placement=c.perf.placement,
         max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)),
         **work, **options,
     )  # fmt: skip

@@ -299,7 +299,9 @@ def test_a_broken_or_wild_client_is_dropped_and_counted_under_every_rule(name):
             state, cohort, keep._replace(deltas={"w": jnp.asarray(wild)}), arrived, tiny.key()
         )
         assert (metrics["clients"], metrics["refused"], metrics["n"]) == (4, 1, 4)
-        tiny.equal(after.params, without.params)
+        # A sum on the way learns late who is out, and rounds its coefficients otherwise.
+        same = tiny.equal if algorithm.aggregator.linear is None else tiny.close
+        same(after.params, without.params)
 
 
 @pytest.mark.parametrize(("byzantine", "moves"), [(1, True), (2, False)])

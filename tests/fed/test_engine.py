@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import axis, engine
+from qoejax.fed import engine
 from qoejax.types import Cohort
 
 from . import tiny
@@ -108,24 +108,6 @@ def test_everyone_takes_part_in_order_when_the_cohort_is_the_population():
     eng = tiny.make_engine(cohort_size=5, weight="uniform", epochs=None, steps=6)
     cohort = eng.cohort_for(jnp.int32(0), tiny.key())
     tiny.equal(cohort, Cohort(np.arange(5), tiny.OFFSET, tiny.COUNT, np.full(5, 6), np.ones(5)))
-
-
-@pytest.mark.parametrize("devices", [1, 2, 4])
-def test_deal_balances_steps(devices):
-    steps = np.random.default_rng(0).integers(1, 100, 16).astype(np.int32)
-    ids = jnp.arange(16)
-    out = axis.deal(Cohort(ids, ids, ids, jnp.asarray(steps), jnp.ones(16)), devices)
-    np.testing.assert_array_equal(np.sort(out.client_id), ids)
-    np.testing.assert_array_equal(out.steps, steps[np.asarray(out.client_id)])
-    share = np.asarray(out.steps).reshape(devices, -1)
-    assert np.all(np.diff(share, axis=1) <= 0)
-    assert np.ptp(share.sum(1)) <= steps.max()
-
-
-def test_deal_goes_there_and_back():
-    ids = jnp.arange(8)
-    out = axis.deal(Cohort(ids, ids, ids, 8 - ids, jnp.ones(8)), 2)
-    np.testing.assert_array_equal(out.steps, [8, 5, 4, 1, 7, 6, 3, 2])
 
 
 def test_the_block_takes_over_its_state_but_not_the_callers_parameters():

@@ -102,13 +102,15 @@ def algorithm(name="fedavg", aggregator="weighted_mean", server_opt=None, byzant
     )
 
 
-def make_engine(loss=None, name="fedavg", optimizer="momentum", server_lr=None, **kwargs):
+def make_engine(
+    loss=None, name="fedavg", optimizer="momentum", server_lr=None, aggregator=None, **kwargs
+):
     axis = kwargs.get("client_axis", "turn")
     chunk = 2 if axis == "chunk" else 1
     settings = {"cohort_size": 4, "epochs": 1, "chunk": chunk, "client_axis": axis, **kwargs}
     return engine.make_engine(
         client_update=update(name, loss, optimizer, lr=0.02),
-        aggregator=aggregate.weighted_mean(),
+        aggregator=aggregator or aggregate.weighted_mean(),
         server_opt=server.momentum() if server_lr is None else server.sgd(server_lr),
         schedule=client.cosine(8),
         offset=OFFSET,

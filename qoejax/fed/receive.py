@@ -1,0 +1,196 @@
+"""What the server makes of a cohort's messages: one, and who counts. JAX.
+
+Where the aggregator is a sum (``aggregate.base.Linear``) and nobody looks at messages next to each
+other, they are added to a running total, chunk by chunk, as they are made: memory does not grow
+with the cohort. Messages that exist already are added up in the same order, to the same bits.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Key
+
+from qoejax.fed.aggregate.base import Linear, shrink, squared_norms, weighted_sum
+from qoejax.fed.attacks import corrupt
+from qoejax.fed.axis import Axis
+from qoejax.fed.protocol import Turnout
+from qoejax.fed.state import Algorithm, Local, ServerState, round_keys
+from qoejax.types import Cohort, Sums
+
+
+class Received(NamedTuple):
+    """What the server makes of a cohort's messages.
+
+    ``message`` is their aggregate, ``asked`` and ``counts`` are bool[K]: whose message arrived, and
+    whose counts.
+    """
+
+    message: Any
+    agg_state: Any
+    attack_state: Any
+    asked: Bool[Array, " K"]
+    counts: Bool[Array, " K"]
+    turnout: Turnout
+
+
+def sum_of(algorithm: Algorithm) -> Linear | None:
+    """The aggregator as a sum, unless somebody has to see all messages next to each other."""
+    alone = algorithm.adversary is None and algorithm.weigh is None
+    return algorithm.aggregator.linear if alone else None
+
+
+def summed(
+    algorithm: Algorithm,
+    rule: Linear,
+    state: ServerState,
+    cohort: Cohort,
+    arrived: Bool[Array, " K"],
+    key: Key[Array, ""],
+    axis: Axis,
+    run: Callable[[Any, Any], Local],
+    shared: Any,
+    items: Any,
+) -> tuple[Received, tuple[Any, Sums]]:
+    """Adds up messages chunk by chunk as ``run(shared, item)`` makes them, and drops them.
+
+    Coefficients are those of the clients asked; if one of them is refused, the others' grow in
+    proportion at the end. Also returns what else the clients computed.
+    """
+    asked, weight = _weights(cohort, arrived)
+    coefficient = rule.share(weight)
+    like = algorithm.client.server.message(state.params)
+
+    def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
+        client, coefficient, _ = items
+        messages = _aged(algorithm, client, _decoded(algorithm, local.deltas, shared[0]))
+        square = squared_norms(messages)
+        sound = square <= algorithm.max_norm**2  # false where not a number
+        factor = jnp.where(sound, coefficient * shrink(rule.bound, square), 0.0)
+        total = _added(total, messages, factor, sound)
+        return total, (sound, local.client_state, local.sums)
+
+    total, kept = axis.for_each(
+        lambda shared, item: run(shared[1], item[2]),
+        (like, shared), (cohort, coefficient, items), gather, like,
+    )  # fmt: skip
+    sound, *rest = axis.pin(kept)
+    counts = (weight > 0) & sound
+    weight = jnp.where(counts, weight, 0.0)
+    left = jnp.where(counts, coefficient, 0.0).sum()
+    grown = rule.share(weight).sum() / jnp.where(left > 0, left, 1.0)
+    total = optax.tree.scale(jnp.where(sound.all(), 1.0, grown), total)
+    server_key, _ = jax.random.split(round_keys(key, state.round).server)
+    message, agg_state = rule.finish(total, state.agg_state, server_key)
+    turnout = _turnout(algorithm, state, cohort, counts, weight)
+    return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
+
+
+def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
+    """``total`` plus factor times message of those that are sound.
+
+    A loop of at most one turn, after which no factor is left: it keeps XLA from fusing the sum
+    with what made the messages, and its products from moving in front of the loop. Either would
+    round otherwise than a sum of messages that come from memory.
+    """
+
+    def add(_: Any, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        total, factor = carry
+        more = weighted_sum(zero_unless(sound, messages), factor)
+        return jax.tree.map(jnp.add, total, more), jnp.zeros_like(factor)
+
+    turns = sound.any().astype(jnp.int32)
+    return jax.lax.fori_loop(0, turns, add, (total, factor))[0]
+
+
+def together(
+    algorithm: Algorithm,
+    state: ServerState,
+    cohort: Cohort,
+    coded: Any,
+    arrived: Bool[Array, " K"],
+    key: Key[Array, ""],
+) -> Received:
+    """The aggregate of messages [K, *] that are in memory together.
+
+    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
+    """
+    server_key, attack_key = jax.random.split(round_keys(key, state.round).server)
+    like = algorithm.client.server.message(state.params)
+    messages, attack_state = _decoded(algorithm, coded, like), state.attack_state
+    if algorithm.adversary is not None:
+        messages, attack_state = corrupt(
+            algorithm.adversary, messages, attack_state, cohort, like, attack_key
+        )
+    messages = _aged(algorithm, cohort, messages)
+    asked, weight = _weights(cohort, arrived)
+    sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
+    counts = (weight > 0) & sound
+    weight = jnp.where(counts, weight, 0.0)
+    turnout = _turnout(algorithm, state, cohort, counts, weight)
+    messages = _cleared(sound, messages)
+    if algorithm.weigh is not None:
+        absorb = algorithm.client.server.absorb
+        step = lambda m: absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
+        weight = algorithm.weigh(state.params, step, messages, weight)
+    message, agg_state = algorithm.aggregator.update(
+        messages, state.agg_state, weight=weight, key=server_key, params=state.params
+    )
+    return Received(message, agg_state, attack_state, asked, counts, turnout)
+
+
+def _weights(
+    cohort: Cohort, arrived: Bool[Array, " K"]
+) -> tuple[Bool[Array, " K"], Float[Array, " K"]]:
+    """Whose message arrived, and weights without the others'."""
+    weight = jnp.where(arrived, cohort.weight, 0.0)
+    return weight > 0, jnp.where(jnp.isfinite(weight), weight, 0.0)
+
+
+def _turnout(
+    algorithm: Algorithm,
+    state: ServerState,
+    cohort: Cohort,
+    counts: Bool[Array, " K"],
+    weight: Float[Array, " K"],
+) -> Turnout:
+    kept = jax.tree.leaves(state.client_state)
+    population = algorithm.population or max([leaf.shape[0] for leaf in kept], default=1)
+    return Turnout(
+        share=counts.sum().astype(jnp.float32) / population,
+        steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
+    )
+
+
+def _decoded(algorithm: Algorithm, coded: Any, like: Any) -> Any:
+    coding = algorithm.client.coding
+    return coded if coding is None else jax.vmap(coding.decode, in_axes=(0, None))(coded, like)
+
+
+def _aged(algorithm: Algorithm, cohort: Cohort, messages: Any) -> Any:
+    """Messages scaled down by their age."""
+    if cohort.staleness is None:
+        return messages
+    share = (1.0 + cohort.staleness.astype(jnp.float32)) ** -algorithm.staleness_power
+    return jax.vmap(optax.tree.scale)(share, messages)
+
+
+def _cleared(sound: Bool[Array, " K"], messages: Any) -> Any:
+    """Messages with the others' set to zero: a loop of no turn at all where there are none.
+
+    A plain mask would copy all messages each round, and so would a branch around it.
+    """
+    turns = (~sound.all()).astype(jnp.int32)
+    return jax.lax.fori_loop(0, turns, lambda _, m: zero_unless(sound, m), messages)
+
+
+def zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
+    """Leaves [K, *] with the entries of the others set to zero."""
+
+    def one(leaf: Array) -> Array:
+        mask = keep.reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+
+    return jax.tree.map(one, tree)
