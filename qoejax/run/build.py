@@ -309,6 +309,6 @@ def set_devices(config: ml_collections.ConfigDict, processes: int = 1) -> None:
         there = jax.local_device_count("cpu")
         if there != wanted:
             raise RunError(
-                f"config.perf.devices is {config.perf.devices}, but JAX has started with {there} CPU device(s): "
-                "set it before JAX starts, or choose config.perf.client_axis='turn'"
+                f"config.perf.devices is {config.perf.devices}, but JAX has started with {there} "
+                "CPU device(s): set it before JAX starts, or choose config.perf.client_axis='turn'"
             ) from None

@@ -114,6 +114,12 @@ def _whole(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
+def bytes_here(tree: Any) -> int:
+    """Bytes of arrays on the devices of this process; a copy on each device counts each time."""
+    leaves = jax.tree.leaves(tree)
+    return sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
+
+
 def asked(
     detect: bool, coordinator: str | None, count: int | None, index: int | None, timeout: int
 ) -> Asked | None:

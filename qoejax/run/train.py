@@ -146,7 +146,8 @@ def train(
         run = prepare(config, workdir, group)
         rows = trees.sha256((run.population.examples, run.population.offset))
         group.same("the training rows", rows, "expected the same prepared dataset everywhere")
-        record = group.first(_open_record, run, rows)
+        staged = group.exchange("staged bytes", str(distributed.bytes_here(run.examples)))
+        record = group.first(_open_record, run, rows, [int(n) for n in staged])
         facts = data_report(run)
         group.first(files.write_json, workdir / "data.json", facts)
         distributed.check_shared(group, workdir / "data.json")
@@ -156,10 +157,13 @@ def train(
         return _finish(run, record, facts, state, seconds)
 
 
-def _open_record(run: Run, fingerprint: str) -> dict[str, Any]:
-    """The manifest, from here on pinned to the config and the rows."""
+def _open_record(run: Run, fingerprint: str, staged: list[int]) -> dict[str, Any]:
+    """The manifest, from here on pinned to the config and the rows.
+
+    ``staged`` are the bytes of rows on the devices of each process.
+    """
     record = manifest.open_run(run.workdir, build.plain_config(run.config))
-    record["privacy"] = run.ledger.claim
+    record |= {"privacy": run.ledger.claim, "processes": len(staged), "staged_bytes": staged}
     manifest.pin_data(run.workdir, record, fingerprint)
     return record
 

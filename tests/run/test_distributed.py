@@ -9,13 +9,15 @@ import time
 
 import pytest
 
+from qoejax import trees
 from qoejax.data import load
-from qoejax.run import distributed
+from qoejax.run import build, distributed
 from qoejax.run.errors import RunError
 from qoejax.run.writer import read_rows
+from tests.run import several_config
 from tests.run.conftest import tiny_config
 
-SECONDS = 240
+SECONDS = 600
 
 
 def free_port():
@@ -61,6 +63,17 @@ def pair(data_dir, workdir, *more, own=((), ()), **options):
     ]
 
 
+def staged(workdir):
+    """Bytes of rows on the devices of each process."""
+    return json.loads((workdir / "manifest.json").read_text())["staged_bytes"]
+
+
+def bytes_of_all_rows(data_dir):
+    config = several_config.get_config()
+    config.data.dir = str(data_dir)
+    return trees.nbytes(build.population(config, build.data(config)).examples)
+
+
 def run_one(data_dir, workdir, *more, **options):
     [(code, out, err)] = finish(start([command(data_dir, workdir, *more, **options)]))
     assert code == 0, err
@@ -98,6 +111,11 @@ def test_two_processes_are_two_devices_to_the_bit_also_when_resumed(one, prepare
     rows = read_rows(tmp_path / "two" / "metrics.jsonl")
     assert strip(rows) == strip(read_rows(workdir / "metrics.jsonl"))
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in workdir.iterdir()}
+    # Of three clients with as many rows, one process has two on its device; the other's one client
+    # is filled up to the same length. Nobody has the rows of all.
+    [both] = staged(workdir)
+    assert staged(tmp_path / "two") == [both // 2, both // 2]
+    assert 3 * (both // 2) == 2 * bytes_of_all_rows(prepared)
     # What two processes saved, one goes on with.
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "4")
     again = run_one(prepared, tmp_path / "two")
@@ -108,7 +126,7 @@ def test_two_processes_are_two_devices_to_the_bit_also_when_resumed(one, prepare
 @pytest.mark.slow
 @pytest.mark.multidevice
 @pytest.mark.parametrize(
-    "variant", ["scaffold", "fedper", "qoe", "coordinate_median", "fltrust"]
+    "variant", ["copies", "scaffold", "fedper", "qoe", "coordinate_median", "fltrust"]
 )  # fmt: skip
 def test_two_processes_run_what_one_runs(prepared, tmp_path, variant):
     want = run_one(prepared, tmp_path / "one", variant=variant)
