@@ -65,7 +65,7 @@ def _problem(config: Any) -> tuple[Any, Any, Any]:
     return engine, staged, objective.init(jax.random.key(0), staged.x[:1])
 
 
-def _run_layout() -> dict[str, Any] | None:
+def _run_layout(layout: str) -> dict[str, Any] | None:
     """One process of one layout: seconds of the rounds, and the digest of the parameters."""
     import jax
 
@@ -73,7 +73,7 @@ def _run_layout() -> dict[str, Any] | None:
     from qoejax import trees
     from qoejax.run import build, distributed
 
-    processes, devices = LAYOUTS[_LAYOUT.value]
+    processes, devices = LAYOUTS[layout]
     config = base.get_config()
     config.clients.count, config.perf.devices = _CLIENTS.value, devices
     asked = None
@@ -117,7 +117,7 @@ def _launch(layout: str) -> dict[str, Any]:
 def main() -> dict[str, Any] | None:
     """Prints one line a layout; the last line sums up."""
     if _LAYOUT.value is not None:
-        return _run_layout()
+        return _run_layout(str(_LAYOUT.value))
     runs: dict[str, list[dict[str, Any]]] = {layout: [] for layout in LAYOUTS}
     for _ in range(_REPEATS.value):
         for layout, done in runs.items():

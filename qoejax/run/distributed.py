@@ -176,7 +176,7 @@ def check(config: ml_collections.ConfigDict, group: Group) -> None:
     if config.perf.devices % count:
         raise RunError(
             f"config.perf.devices is {config.perf.devices}, shared by {count} processes: "
-            f"expected a multiple of {count}"
+            f"expected a multiple of {count}, or 0 where devices are not simulated"
         )
 
 

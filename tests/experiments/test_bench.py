@@ -104,3 +104,13 @@ def test_rules():
         assert row["seconds"] >= row["minimum"] > 0
         assert row["of_round"] == pytest.approx(row["seconds"] / by_name["round"]["seconds"])
         assert row["temp_mb_many"] > 0
+
+
+@pytest.mark.slow
+def test_scaleout():
+    *rows, total = lines("scaleout", "--clients=2", "--rows=16", "--rounds=1", "--repeats=1")
+    assert [row["layout"] for row in rows] == list(total["ratios"])
+    assert [(r["processes"], r["mesh_devices"]) for r in rows] == [(1, 1), (1, 2), (2, 2)]
+    assert rows[0]["ratio"] == 1.0
+    assert rows[1]["same_bits"]
+    assert rows[2]["same_bits"]
