@@ -36,6 +36,8 @@ PATIENCE = 7 * 24 * 3600
 """Seconds at a meeting: the others may be preparing data. Who has died is noticed otherwise."""
 FAREWELL = 5
 """Seconds that a failing run leaves for all processes to hear why."""
+CONNECTIONS = ("Gloo", "NCCL", "coordination service")
+"""What errors of a broken connection speak of; JAX gives them no type of their own."""
 FAILED = "qoejax/failed"
 AGAIN = "start all again to go on from the last checkpoint"
 
@@ -282,8 +284,7 @@ def _tell(group: Group, sentence: str) -> None:
 
 def _translated(error: BaseException, group: Group) -> BaseException:
     """A broken connection as a sentence; anything else as it is."""
-    lost = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
-    if not lost or isinstance(error, RunError):
+    if not any(name in str(error) for name in CONNECTIONS) or isinstance(error, RunError):
         return error
     return RunError(
         f"process {group.index} of {group.count} lost another one: {_line(error)}; {AGAIN}"
