@@ -123,14 +123,29 @@ class Axis(NamedTuple):
         """``tree`` on every device; what is there already is not copied."""
         return _laid(tree, self.whole)
 
+    @property
+    def own(self) -> NamedSharding | None:
+        """The layout of rows and of clients' states."""
+        return self.whole if self.homes is None else self.split
+
     def put_state(self, state: ServerState) -> ServerState:
         """``state`` where its parts belong."""
-        own = _laid(state.client_state, self.whole if self.homes is None else self.split)
-        return self.put(state._replace(client_state=()))._replace(client_state=own)
+        kept = _laid(state.client_state, self.own)
+        return self.put(state._replace(client_state=()))._replace(client_state=kept)
 
     def put_rows(self, examples: Examples) -> Examples:
         """Rows that ``place`` has placed, or the same from elsewhere."""
-        return _laid(examples, self.whole if self.homes is None else self.split)
+        if self.homes is not None and len(examples.label) != self.homes.rows.size:
+            raise ValueError(
+                f"examples have {len(examples.label)} rows: expected the {self.homes.rows.size} "
+                "that Engine.place makes of the staged ones"
+            )
+        return _laid(examples, self.own)
+
+    def states(self, population: int) -> int:
+        """States to keep for so many clients: devices have equal numbers of them."""
+        devices = 1 if self.homes is None else len(self.homes.rows)
+        return devices * -(-population // devices)
 
     def place(self, examples: Examples) -> Examples:
         """Staged rows where they will be read; CPU devices of one process share one copy.
@@ -152,12 +167,10 @@ class Axis(NamedTuple):
 
     def pin_state(self, state: ServerState) -> ServerState:
         """As ``put_state``, inside compiled code."""
-        own = state.client_state
-        if self.homes is None:
-            own = self.pin(own)
-        elif self.split is not None:
-            own = jax.lax.with_sharding_constraint(own, self.split)
-        return self.pin(state._replace(client_state=()))._replace(client_state=own)
+        kept = state.client_state
+        if self.own is not None:
+            kept = jax.lax.with_sharding_constraint(kept, self.own)
+        return self.pin(state._replace(client_state=()))._replace(client_state=kept)
 
 
 TURN = Axis()
@@ -178,7 +191,7 @@ def make_axis(
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}: expected at least 1")
     if homes is not None and client_axis != "shard":
-        raise ValueError(f"client_axis is {client_axis!r}: homes are for 'shard'")
+        raise ValueError(f"client_axis is {client_axis!r}: placement 'home' wants 'shard'")
     if client_axis == "turn":
         return TURN
     if client_axis == "chunk":

@@ -48,7 +48,7 @@ class Engine(NamedTuple):
       place: ``(examples) -> examples`` on the engine's devices; do this once with the staged rows,
         and leave NumPy leaves alone afterwards: CPU devices may read them where they are.
       cohort_for: ``(round, key) -> cohort`` of K clients; padding has client id -1.
-      slices: ``(cohort) -> [cohort, ...]`` in order, of equal length.
+      slices: ``(cohort) -> [cohort, ...]`` in order, of equal length; one with homes.
       local: ``(state, examples, slice, key) -> Local``, leaves [k, *].
       server: ``(state, cohort, deltas, arrived, parts, key) -> (state, metrics)``: ``deltas`` are
         [K, *param] in the cohort's order, ``arrived`` is bool[K], ``parts`` are the ``Local`` of
@@ -63,6 +63,8 @@ class Engine(NamedTuple):
         one is for all.
       lower: What ``block`` compiles, for its cost and memory, with the same arguments; None where
         a block is more than one program.
+      homes: Where each client lives, with ``placement`` "home": a process needs the staged rows
+        ``homes.rows[d]`` of its own devices d, and ``place`` reads no others.
     """
 
     init: Callable[[Params], ServerState]
@@ -77,6 +79,7 @@ class Engine(NamedTuple):
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
     lower: Callable[..., jax.stages.Lowered] | None = None
+    homes: Homes | None = None
 
 
 def make_engine(
@@ -133,13 +136,8 @@ def make_engine(
     Raises:
       ValueError: an argument that cannot work; the sentence names it.
     """
-    _check(offset, count, cohort_size, epochs, steps, weight)
+    _check(offset, count, cohort_size, epochs, steps, weight, aggregator.least)
     participations.check(participation, len(count), cohort_size)
-    if cohort_size < aggregator.least:
-        raise ValueError(
-            f"cohort_size is {cohort_size}: the aggregator needs {aggregator.least} clients a "
-            "round to tolerate as many Byzantine ones as it was told to expect"
-        )
     places = participations.places(participation, len(count), cohort_size)
     homes = _homes(placement, offset, count, devices)
     axis = make_axis(client_axis, chunk, devices, places, homes)
@@ -156,7 +154,7 @@ def make_engine(
     )  # fmt: skip
     plan = participation.schedule
     history = 0 if plan is None else int(plan.staleness.max()) + 1
-    states = len(count) if homes is None else len(homes.rows) * -(-len(count) // len(homes.rows))
+    states = axis.states(len(count))
     local, server = _apart(algorithm, axis)
     block, lower = _fused(make_round(algorithm, axis), cohort_for, axis)
     return Engine(
@@ -172,6 +170,7 @@ def make_engine(
         message=functools.partial(layout, client_update),
         models=_models(client_update, len(count)),
         lower=lower,
+        homes=homes,
     )
 
 
@@ -312,6 +311,7 @@ def _check(
     epochs: int | None,
     steps: int | None,
     weight: str,
+    least: int = 1,
 ) -> None:
     if offset.shape != count.shape or offset.ndim != 1:
         raise ValueError(
@@ -325,3 +325,8 @@ def _check(
         raise ValueError(f"expected epochs or steps, at least 1, got {epochs} and {steps}")
     if weight not in ("examples", "uniform"):
         raise ValueError(f"weight is {weight!r}: expected examples or uniform")
+    if cohort_size < least:
+        raise ValueError(
+            f"cohort_size is {cohort_size}: the aggregator needs {least} clients a round to "
+            "tolerate as many Byzantine ones as it was told to expect"
+        )

@@ -25,7 +25,7 @@ class Received(NamedTuple):
     """What the server makes of a cohort's messages.
 
     ``message`` is their aggregate, ``asked`` and ``counts`` are bool[K]: whose message arrived, and
-    whose counts.
+    whose counts. ``enough`` is whether the aggregator has its ``least``.
     """
 
     message: Any
@@ -34,6 +34,7 @@ class Received(NamedTuple):
     asked: Bool[Array, " K"]
     counts: Bool[Array, " K"]
     turnout: Turnout
+    enough: Bool[Array, ""]
 
 
 def sum_of(algorithm: Algorithm) -> Linear | None:
@@ -85,7 +86,9 @@ def summed(
     server_key, _ = jax.random.split(round_keys(key, state.round).server)
     message, agg_state = rule.finish(total, state.agg_state, server_key)
     turnout = _turnout(algorithm, state, cohort, counts, weight)
-    return Received(message, agg_state, state.attack_state, asked, counts, turnout), tuple(rest)
+    enough = counts.sum() >= algorithm.aggregator.least
+    received = Received(message, agg_state, state.attack_state, asked, counts, turnout, enough)
+    return received, tuple(rest)
 
 
 def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
@@ -113,32 +116,56 @@ def together(
     arrived: Bool[Array, " K"],
     key: Key[Array, ""],
 ) -> Received:
-    """The aggregate of messages [K, *] that are in memory together.
-
-    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
-    """
+    """The aggregate of messages [K, *] that are in memory together."""
     server_key, attack_key = jax.random.split(round_keys(key, state.round).server)
-    like = algorithm.client.server.message(state.params)
-    messages, attack_state = _decoded(algorithm, coded, like), state.attack_state
-    if algorithm.adversary is not None:
-        messages, attack_state = corrupt(
-            algorithm.adversary, messages, attack_state, cohort, like, attack_key
-        )
-    messages = _aged(algorithm, cohort, messages)
+    messages, attack_state = opened(algorithm, state, cohort, coded, attack_key)
     asked, weight = _weights(cohort, arrived)
     sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
     counts = (weight > 0) & sound
     weight = jnp.where(counts, weight, 0.0)
     turnout = _turnout(algorithm, state, cohort, counts, weight)
+    message, agg_state = combined(algorithm, state, messages, weight, sound, turnout, server_key)
+    enough = counts.sum() >= algorithm.aggregator.least
+    return Received(message, agg_state, attack_state, asked, counts, turnout, enough)
+
+
+def opened(
+    algorithm: Algorithm, state: ServerState, cohort: Cohort, coded: Any, key: Key[Array, ""]
+) -> tuple[Any, Any]:
+    """Messages as the aggregator sees them: decoded, attacked, less when old; the attack's state.
+
+    An adversary acts on decoded messages: that of a client which may send any bytes it likes.
+    """
+    like = algorithm.client.server.message(state.params)
+    messages, attack_state = _decoded(algorithm, coded, like), state.attack_state
+    if algorithm.adversary is not None:
+        messages, attack_state = corrupt(
+            algorithm.adversary, messages, attack_state, cohort, like, key
+        )
+    return _aged(algorithm, cohort, messages), attack_state
+
+
+def combined(
+    algorithm: Algorithm,
+    state: ServerState,
+    messages: Any,
+    weight: Float[Array, " K"],
+    sound: Bool[Array, " K"],
+    turnout: Turnout,
+    key: Key[Array, ""],
+) -> tuple[Any, Any]:
+    """The aggregate of opened messages, and the aggregator's next state.
+
+    Messages that are not ``sound`` have weight 0, and may be anything.
+    """
     messages = _cleared(sound, messages)
     if algorithm.weigh is not None:
         absorb = algorithm.client.server.absorb
         step = lambda m: absorb(state.params, state.memory, m, turnout)[0]  # noqa: E731
         weight = algorithm.weigh(state.params, step, messages, weight)
-    message, agg_state = algorithm.aggregator.update(
-        messages, state.agg_state, weight=weight, key=server_key, params=state.params
+    return algorithm.aggregator.update(
+        messages, state.agg_state, weight=weight, key=key, params=state.params
     )
-    return Received(message, agg_state, attack_state, asked, counts, turnout)
 
 
 def _weights(

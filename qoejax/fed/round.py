@@ -139,10 +139,10 @@ def server_step(
             lambda shared, message: Local(message, (), {}), (), local.deltas,
         )  # fmt: skip
     kept = axis.pin((local.client_state, local.sums))
-    return _advance(algorithm, state, cohort, received, *kept)
+    return advance(algorithm, state, cohort, received, *kept)
 
 
-def _advance(
+def advance(
     algorithm: Algorithm,
     state: ServerState,
     cohort: Cohort,
@@ -150,7 +150,10 @@ def _advance(
     client_state: Any,
     sums: Sums,
 ) -> tuple[ServerState, Sums]:
-    """The next state and the round's metrics."""
+    """The next state and the round's metrics, from what was received and what clients keep.
+
+    ``client_state`` and ``sums`` are [K, *], in the cohort's order.
+    """
     delta, memory = algorithm.client.server.absorb(
         state.params, state.memory, received.message, received.turnout
     )
@@ -159,8 +162,7 @@ def _advance(
     )
     moved = (optax.apply_updates(state.params, updates), memory, received.agg_state, opt_state)
     stayed = (state.params, state.memory, state.agg_state, state.opt_state)
-    enough = received.counts.sum() >= algorithm.aggregator.least
-    params, memory, agg_state, opt_state = optax.tree.where(enough, moved, stayed)
+    params, memory, agg_state, opt_state = optax.tree.where(received.enough, moved, stayed)
     new = ServerState(
         round=state.round + 1,
         params=params,
@@ -221,7 +223,7 @@ def make_round(algorithm: Algorithm, axis: Axis = TURN) -> Callable:
         received, rest = summed(
             algorithm, rule, state, cohort, arrived, key, axis, _client(algorithm), *work
         )
-        return _advance(algorithm, state, cohort, received, *rest)
+        return advance(algorithm, state, cohort, received, *rest)
 
     return round_fn
 

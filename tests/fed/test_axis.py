@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import aggregate, attacks, axis, engine, homes, receive, round, server
+from qoejax.fed import aggregate, attacks, axis, engine, receive, round, server
 from qoejax.fed.client import constant
 from qoejax.types import Cohort, Examples
 
@@ -209,7 +209,7 @@ def test_at_home_rows_and_states_are_on_one_device_each():
     eng = tiny.make_engine(name="feddyn", optimizer="sgd", **MODES["home"])
     state, rows = eng.init(tiny.params()), jax.device_get(tiny.examples())
     placed = eng.place(rows)
-    where = homes.settle(tiny.OFFSET, tiny.COUNT, 2)
+    where = eng.homes
     for d, shard in enumerate(placed.x.addressable_shards):
         np.testing.assert_array_equal(shard.data, rows.x[where.rows[d]])
     (kept,) = jax.tree.leaves(state.client_state)
@@ -240,7 +240,7 @@ def test_at_home_halves_give_the_same_bits(name):
     ("kwargs", "words"),
     [
         ({"placement": "away"}, "placement is 'away'"),
-        ({"placement": "home"}, "homes are for 'shard'"),
+        ({"placement": "home"}, "placement 'home' wants 'shard'"),
         ({"placement": "home", "client_axis": "shard", "devices": [0] * 6}, "6 devices for 5"),
         ({"client_axis": "shard", "chunk": 0}, "chunk is 0"),
     ],
@@ -248,3 +248,10 @@ def test_at_home_halves_give_the_same_bits(name):
 def test_bad_arguments_are_named(kwargs, words):
     with pytest.raises(ValueError, match=words):
         tiny.make_engine(**kwargs)
+
+
+@pytest.mark.multidevice
+def test_rows_that_were_not_placed_are_refused_at_home():
+    eng = tiny.make_engine(**MODES["home"])
+    with pytest.raises(ValueError, match=r"examples have 101 rows: expected the 102 that"):
+        eng.block(eng.init(tiny.params()), tiny.examples(), tiny.key(), 1)
