@@ -69,9 +69,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     _federation(c)
     c.perf = ml_collections.ConfigDict(
         {
-            "client_axis": "shard",
+            "client_axis": "shard",  # or "turn", "chunk", "strict" (docs/reproducibility.md)
             "chunk": 4,
             "devices": 2,
+            "threads": 8,  # strict: of XLA's CPU pool, on which the last bits depend
             "rounds_per_dispatch": 10,
             "state_memory_mb": 4096,  # most memory for the states of all clients
         }

@@ -76,6 +76,7 @@ def make_engine(*, chunk: int = 4, devices: Sequence[Any] | None = None, **optio
     return one._replace(
         init=lambda params: on.home(one.init(params)),
         place=lambda tree: jax.device_put(tree, on.all),
+        cohort_for=lambda number, key: one.cohort_for(on.home(number), on.home(key)),
         slices=lambda cohort: _cut(jax.device_get(cohort), piece),
         local=local,
         server=server,

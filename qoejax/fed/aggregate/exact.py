@@ -17,7 +17,7 @@ _LEAST = -90
 """Exponent below which numbers share one scale, so that its inverse stays a float32."""
 
 
-def exact_sum(weight: Float[Array, " K"], values: Float[Array, "K *D"]) -> Float[Array, "*D"]:
+def exact_sum(weight: Float[Array, " K"], values: Float[Array, "K ..."]) -> Float[Array, "..."]:
     """Sum over K of ``weight`` times value, the same to the bit in any order; float32.
 
     Each product is rounded to float32. With 2**e just above the largest of the K products at one
