@@ -77,14 +77,15 @@ def make_engine(*, chunk: int = 4, devices: Sequence[Any] | None = None, **optio
         init=lambda params: on.home(one.init(params)),
         place=lambda tree: jax.device_put(tree, on.all),
         cohort_for=lambda number, key: one.cohort_for(on.home(number), on.home(key)),
-        slices=lambda cohort: _cut(jax.device_get(cohort), piece),
+        slices=lambda cohort: cut(jax.device_get(cohort), piece),
         local=local,
         server=server,
         block=_block(one, on, local, server),
     )
 
 
-def _cut(cohort: Cohort, piece: int) -> list[Cohort]:
+def cut(cohort: Cohort, piece: int) -> list[Cohort]:
+    """The cohort (NumPy leaves) in slices of ``piece`` clients; the last may have fewer."""
     starts = range(0, len(cohort.weight), piece)
     return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], cohort) for a in starts]
 
@@ -95,7 +96,7 @@ def _local(one: Engine, on: _Devices, chunk: int) -> Any:
     def local(state: ServerState, examples: Examples, cohort: Cohort, key: Array) -> Local:
         host = jax.device_get(cohort)
         order = np.argsort(-host.steps, kind="stable")
-        chunks = _cut(_padded(jax.tree.map(lambda leaf: leaf[order], host), chunk), chunk)
+        chunks = cut(_padded(jax.tree.map(lambda leaf: leaf[order], host), chunk), chunk)
         # Only the server reads the rest of the state.
         sent = on.copies(state._replace(agg_state=(), opt_state=(), attack_state=()))
         rows, keys = on.copies(examples), on.copies(key)
