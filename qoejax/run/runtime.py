@@ -64,10 +64,12 @@ def pool_size() -> int | None:
 
 def started() -> bool:
     """Whether JAX has devices already, so that settings of these come too late."""
+    name, now = "jax_num_cpu_devices", jax.config.jax_num_cpu_devices
     try:
-        jax.config.update("jax_num_cpu_devices", jax.config.jax_num_cpu_devices)
+        jax.config.update(name, now + 2)  # refused too late, whatever the number
     except RuntimeError:
         return True
+    jax.config.update(name, now)
     return False
 
 
