@@ -3,8 +3,8 @@
     python -m experiments.bench.strict
 
 Both engines live in one process, with the same devices and threads, and play a round each in
-rotation; ``ratio`` is of the medians, ``ratio_fastest`` of the fastest rounds, ``compile_s`` what the
-first round took beyond the median: strict mode compiles its clients for every device.
+rotation. ``ratio`` is of the medians, ``ratio_fastest`` of the fastest rounds; ``compile_s`` is
+what the first round took beyond the median: strict mode compiles its clients for every device.
 """
 
 import statistics
