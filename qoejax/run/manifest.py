@@ -90,10 +90,12 @@ def changed(there: dict[str, Any], here: dict[str, Any], strict: bool = False) -
         "python", "packages", "machine", "instructions", "backend", "backend_version", "devices",
         "processes", "threads", "variables", "settings", "git_commit", "git_dirty",
     }  # fmt: skip
-    places = [{k: v for k, v in place.items() if k in keys} for place in (there, here)]
-    if strict:
-        places = [p | {"devices": sorted(set(p.get("devices", [])))} for p in places]
-    return differences(*places, "", ("there", "here"))
+
+    def relevant(place: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in place.items() if k in keys}
+        return kept | {"devices": sorted(set(kept.get("devices", [])))} if strict else kept
+
+    return differences(relevant(there), relevant(here), "", ("there", "here"))
 
 
 def differences(
@@ -180,8 +182,8 @@ def _perf(old: dict[str, Any], new: dict[str, Any], strict: bool) -> list[str]:
     """Differences that may change the last bits."""
     free = {"rounds_per_dispatch", "state_memory_mb", "tune_seconds"}
     free |= {"devices"} if strict else set()
-    kept = [{k: v for k, v in perf.items() if k not in free} for perf in (old, new)]
-    return differences(*kept, "config.perf", ("there", "here"))
+    before, after = ({k: v for k, v in p.items() if k not in free} for p in (old, new))
+    return differences(before, after, "config.perf", ("there", "here"))
 
 
 def pin_data(workdir: pathlib.Path, manifest: dict[str, Any], fingerprint: str) -> None:

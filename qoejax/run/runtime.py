@@ -64,7 +64,8 @@ def pool_size() -> int | None:
 
 def started() -> bool:
     """Whether JAX has devices already, so that settings of these come too late."""
-    name, now = "jax_num_cpu_devices", jax.config.jax_num_cpu_devices
+    name = "jax_num_cpu_devices"
+    now = getattr(jax.config, name)
     try:
         jax.config.update(name, now + 2)  # refused too late, whatever the number
     except RuntimeError:
