@@ -66,6 +66,11 @@ def make_engine(*, chunk: int = 4, devices: Sequence[Any] | None = None, **optio
         raise ValueError(f"chunk is {chunk}: expected at least 1")
     if jax.process_count() > 1:
         raise ValueError("client_axis is 'strict', which runs in one process: expected 'shard'")
+    if options.get("placement", "copies") != "copies":
+        raise ValueError(
+            f"placement is {options['placement']!r}: expected 'copies', since with client_axis "
+            "'strict' any device may train any client"
+        )
     one = engine.make_engine(client_axis="turn", slice_size=1, **options)
     each = list(jax.devices() if devices is None else devices)
     mesh = jax.make_mesh((len(each),), ("devices",), (AxisType.Auto,), devices=each)
