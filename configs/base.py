@@ -69,10 +69,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     _federation(c)
     c.perf = ml_collections.ConfigDict(
         {
-            "client_axis": "shard",
-            "chunk": 1,  # clients at once on a device, for "chunk" and "shard"
+            "client_axis": "shard",  # or "turn", "chunk", "strict" (docs/reproducibility.md)
+            "chunk": 1,  # clients at once on a device, for "chunk", "shard" and "strict"
             "devices": 2,
             "placement": "copies",  # or "home": each client's rows and state on one device
+            "threads": 8,  # strict: of XLA's CPU pool, on which the last bits depend
             "rounds_per_dispatch": 10,
             "state_memory_mb": 4096,  # most memory for the states of all clients
         }

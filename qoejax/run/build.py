@@ -16,11 +16,11 @@ import numpy as np
 
 from qoejax.data import partition, preprocess, rated, table
 from qoejax.data.cohort import stage
-from qoejax.fed import engine, server
+from qoejax.fed import engine, server, strict
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import algorithm, defence, participate, privacy, tables
+from qoejax.run import algorithm, defence, participate, privacy, runtime, tables
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
@@ -277,16 +277,19 @@ def make_engine(
     c = config
     update, work = algorithm.client_update(c, loss_fn), algorithm.local_work(c)
     schedule = algorithm.schedule(c)
+    make: Callable[..., engine.Engine] = strict.make_engine
+    if c.perf.client_axis != "strict":
+        make = functools.partial(engine.make_engine, client_axis=c.perf.client_axis)
     root_delta = None
     if root is not None:
         root_delta = defence.make_root_delta(root, update, schedule, **work)
     return call(
-        engine.make_engine, "perf",
+        make, "perf",
         client_update=update,
         aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
         server_opt=server_optimizer(c), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
-        client_axis=c.perf.client_axis, chunk=c.perf.chunk, placement=c.perf.placement,
+        chunk=c.perf.chunk, placement=c.perf.placement,
         max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)),
         **work, **options,
     )  # fmt: skip
@@ -295,13 +298,16 @@ def make_engine(
 def set_devices(config: ml_collections.ConfigDict, processes: int = 1) -> None:
     """Simulated CPU devices, one per core, when clients are sharded; before JAX starts.
 
-    ``perf.devices`` are those of all processes together, which share them equally.
+    ``perf.devices`` are those of all processes together, which share them equally. With client
+    axis "strict", the number of XLA's threads too.
 
     Raises:
-      RunError: JAX runs already, with another number of CPU devices.
+      RunError: JAX runs already, with another number of CPU devices or threads.
     """
     wanted = config.perf.devices // processes
-    if config.perf.client_axis != "shard" or not wanted:
+    if config.perf.client_axis == "strict":
+        runtime.fix_threads(config.perf.threads, wanted)
+    if config.perf.client_axis not in ("shard", "strict") or not wanted:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)

@@ -116,6 +116,8 @@ def make_aggregator(
     if c.aggregator == "fltrust":
         options["root_delta"] = root_delta
     rule = choose(aggregate.AGGREGATORS, c.aggregator, "server.aggregator")
+    if config.perf.client_axis == "strict":
+        rule = aggregate.EXACT.get(c.aggregator, rule)
     return call(rule, "server", **options)
 
 

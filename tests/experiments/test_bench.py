@@ -33,6 +33,15 @@ def test_rounds():
 
 
 @pytest.mark.slow
+def test_strict():
+    row, total = lines("strict", "--clients=2", "--rows=16", "--rounds=1", "--net=linear")
+    assert set(row["seconds"]) == set(row["compile_s"]) == {"shard", "strict"}
+    assert row["ratio"] == pytest.approx(row["seconds"]["strict"] / row["seconds"]["shard"])
+    assert total["ratio"] == row["ratio"]
+    assert row["threads"] in (None, 8)
+
+
+@pytest.mark.slow
 def test_wire():
     rows = lines("wire", "--repeats", "2")
     assert rows

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from qoejax.fed.aggregate import AGGREGATORS, ROBUST, base, order
+from qoejax.fed.aggregate import AGGREGATORS, EXACT, ROBUST, base, order
 from tests.reference import robust_numpy
 
 from . import tiny
 
-NAMES = list(AGGREGATORS)
+NAMES = [*AGGREGATORS, *(f"exact_{name}" for name in EXACT)]
 RNG = np.random.default_rng(3)
 K = 9
 DELTAS = {

@@ -85,7 +85,12 @@ def update(name, loss=None, optimizer="sgd", lr=0.1, **kwargs):
 
 
 def aggregator_of(name, byzantine=1, root=None):
-    """By name; a root delta (fltrust) is ``root``, or points where the loss of ``Loss`` falls."""
+    """By name, or ``exact_`` and a name of EXACT.
+
+    A root delta (fltrust) is ``root``, or points where the loss of ``Loss`` falls.
+    """
+    if name.startswith("exact_"):
+        return aggregate.EXACT[name.removeprefix("exact_")]()
     if name not in aggregate.ROBUST:
         return aggregate.AGGREGATORS[name]()
     root = {"w": jnp.array([0.1, 0.2, -0.2])} if root is None else root

@@ -21,10 +21,11 @@ from collections.abc import Callable
 from qoejax.fed.aggregate.base import Aggregator
 from qoejax.fed.aggregate.centre import centred_clipping, fltrust, geometric_median, norm_bounding
 from qoejax.fed.aggregate.coordinate import coordinate_median, trimmed_mean
+from qoejax.fed.aggregate.exact import exact_mean, exact_weighted_mean
 from qoejax.fed.aggregate.means import mean, weighted_mean
 from qoejax.fed.aggregate.selection import bulyan, dnc, krum, multi_krum
 
-__all__ = ["AGGREGATORS", "ROBUST", "Aggregator", "mean", "weighted_mean"]
+__all__ = ["AGGREGATORS", "EXACT", "ROBUST", "Aggregator", "mean", "weighted_mean"]
 
 ROBUST: dict[str, Callable[..., Aggregator]] = {
     "coordinate_median": coordinate_median,
@@ -45,3 +46,9 @@ AGGREGATORS: dict[str, Callable[..., Aggregator]] = {
     "mean": mean,
     **ROBUST,
 }
+
+EXACT: dict[str, Callable[..., Aggregator]] = {
+    "weighted_mean": exact_weighted_mean,
+    "mean": exact_mean,
+}
+"""The same by sums that do not depend on the order of clients, for ``fed.strict``."""
