@@ -69,10 +69,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     _federation(c)
     c.perf = ml_collections.ConfigDict(
         {
-            "client_axis": "shard",
+            "client_axis": "shard",  # or "turn", "chunk", "auto" (docs/performance.md)
             "chunk": 4,
-            "devices": 2,
-            "rounds_per_dispatch": 10,
+            "devices": 2,  # simulated on CPU by "shard"; "auto" takes one per core
+            "rounds_per_dispatch": 10,  # 0 lets it be measured
+            "tune_seconds": 60.0,  # of measurements; their answer is cached
             "state_memory_mb": 4096,  # most memory for the states of all clients
         }
     )

@@ -5,6 +5,7 @@ that is in no table, stops a run before anything compiles.
 """
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("client.lr", config.client.lr),
         ("server.max_norm", config.server.max_norm),
         ("perf.chunk", config.perf.chunk),
-        ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
+        ("perf.tune_seconds", config.perf.tune_seconds),
         ("evaluation.every", config.evaluation.every),
         ("evaluation.batch", config.evaluation.batch),
         ("checkpoint.every", config.checkpoint.every),
@@ -93,6 +94,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, value in positive:
         if not value > 0:
             raise RunError(f"config.{key} is {value}: expected more than 0")
+    if config.perf.rounds_per_dispatch < 0:
+        raise RunError(
+            f"config.perf.rounds_per_dispatch is {config.perf.rounds_per_dispatch}: expected more "
+            "than 0, or 0 for a number that is measured"
+        )
     if config.client.steps <= 0 and config.client.epochs <= 0:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(algorithm.ALGORITHMS, config.fed.algorithm, "fed.algorithm")
@@ -278,20 +284,29 @@ def make_engine(
     )  # fmt: skip
 
 
-def set_devices(config: ml_collections.ConfigDict) -> None:
-    """Simulated CPU devices, one per core, when clients are sharded; before JAX starts.
+def set_devices(
+    config: ml_collections.ConfigDict, recorded: Mapping[str, Any] | None = None
+) -> None:
+    """Simulated CPU devices, one per core, when clients may be sharded; before JAX starts.
+
+    With client axis "auto" there are as many as cores, or as many as the run had when its choice
+    was ``recorded``; if JAX runs already, or ``XLA_FLAGS`` say how many, those.
 
     Raises:
       RunError: JAX runs already, with another number of CPU devices.
     """
-    wanted = config.perf.devices
-    if config.perf.client_axis != "shard" or not wanted:
+    wanted, measured = config.perf.devices, config.perf.client_axis == "auto"
+    if measured:
+        if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+            return
+        wanted = os.cpu_count() if recorded is None else recorded["cpu_devices"]
+    elif config.perf.client_axis != "shard" or not wanted:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:
         there = jax.local_device_count("cpu")
-        if there != wanted:
+        if there != wanted and not measured:
             raise RunError(
                 f"config.perf.devices is {wanted}, but JAX has started with {there} CPU device(s): "
                 "set it before JAX starts, or choose config.perf.client_axis='turn'"

@@ -145,7 +145,9 @@ def make(
         kinds = devices.assign(mix, population, config.seed)
         load = _load(config, update, params, loss_fn, examples)
     if p.mode == "buffered":
-        seconds = devices.client_seconds(mix, kinds, _steps(config, count), load) if mix else None
+        seconds = (
+            devices.client_seconds(mix, kinds, local_steps(config, count), load) if mix else None
+        )
         schedule = call(
             buffered.plan, "participation", population=population, rounds=config.fed.rounds,
             buffer=config.fed.cohort, concurrency=p.concurrency or config.fed.cohort,
@@ -168,7 +170,8 @@ def make(
     return part, Fleet(mix, kinds, load, p.deadline, schedule) if mix else None
 
 
-def _steps(config: ml_collections.ConfigDict, count: np.ndarray) -> np.ndarray:
+def local_steps(config: ml_collections.ConfigDict, count: np.ndarray) -> np.ndarray:
+    """Steps [P] that clients with ``count`` rows are asked for in a round."""
     work = algorithm.local_work(config)
     if work["steps"]:
         return np.full(len(count), work["steps"])

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from qoejax import trees
+from qoejax.fed import participation
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.fed.judge import by_experience
 from qoejax.run import (
@@ -26,6 +27,7 @@ from qoejax.run import (
     participate,
     privacy,
     report,
+    tune,
     wired,
 )
 from qoejax.run.checkpoint import Checkpoints
@@ -64,23 +66,54 @@ class Run(NamedTuple):
     key: jax.Array
     label_counts: np.ndarray
     ledger: privacy.Ledger
+    tuned: dict[str, Any] | None  # how ``config.perf`` was chosen, if by measurement
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
-    """Data, model and engine of a config; compiles nothing yet."""
+def prepare(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    tuned: dict[str, Any] | None = None,
+    retune: bool = False,
+) -> Run:
+    """Data, model and engine of a config; compiles nothing yet unless it has to measure.
+
+    ``tuned`` is what the run chose when it began, ``retune`` says not to ask the cache.
+    """
     data = build.data(config)
     population = build.population(config, data)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    engine, fleet = _engine(config, data, population, objective)
+    config, tuned = tune.resolve(config, _trial(config, data, population, objective), tuned, retune)
+    engine, fleet, _ = _engine(config, data, population, objective)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
     key = jax.random.key(config.seed)
     ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
         config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
-        ledger,
+        ledger, tuned,
     )  # fmt: skip
+
+
+def _trial(
+    config: ml_collections.ConfigDict,
+    data: build.Data,
+    population: build.Population,
+    objective: Any,
+) -> Callable[[], tune.Trial]:
+    """Short rounds of this run, for measurements; made when they are wanted."""
+
+    def make() -> tune.Trial:
+        steps = participate.local_steps(config, population.count)
+        return tune.Trial(
+            engine=lambda c: _engine(c, data, population, objective, tune.STEPS)[::2],
+            params=objective.init(jax.random.key(0), jnp.asarray(population.examples.x[:1])),
+            examples=population.examples,
+            cohort=config.fed.cohort or len(population.count),
+            facts={"clients": len(steps), "steps": (steps.min(), steps.mean(), steps.max())},
+        )
+
+    return make
 
 
 def _engine(
@@ -88,8 +121,12 @@ def _engine(
     data: build.Data,
     population: build.Population,
     objective: Any,
-) -> tuple[Any, participate.Fleet | None]:
-    """The engine, once everything that its shapes can rule out is ruled out; and its devices."""
+    short: int | None = None,
+) -> tuple[Any, participate.Fleet | None, float]:
+    """The engine, once everything that its shapes can rule out is ruled out; and its devices.
+
+    With ``short`` clients do a share of their work, about so many steps; the share comes last.
+    """
     x = jax.ShapeDtypeStruct((1, *population.examples.x.shape[1:]), jnp.float32)
     params = jax.eval_shape(objective.init, jax.random.key(0), x)
     update = algorithm.client_update(config, objective.loss_fn)
@@ -97,6 +134,10 @@ def _engine(
     part, fleet = participate.make(
         config, population.count, update, params, objective.loss_fn, population.examples
     )
+    share = 1.0
+    if short is not None:
+        steps = participate.local_steps(config, population.count)
+        part, share = participation.shortened(part, steps, short)
     if part.schedule is not None:
         oldest = int(part.schedule.staleness.max())
         algorithm.check_memory(config, update, params, len(population.count), oldest + 1)
@@ -111,11 +152,18 @@ def _engine(
         config, objective.loss_fn, population.offset, population.count, data.root,
         participation=part, weigh=weigh, staleness_power=config.participation.staleness_power,
     )  # fmt: skip
-    return engine, fleet
+    return engine, fleet, share
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, retune: bool = False
+) -> dict[str, Any]:
     """Trains to the last round, from the last sound checkpoint if there is one.
+
+    Args:
+      config: Of the run.
+      workdir: Its folder.
+      retune: Measure anew what ``config.perf`` leaves open, unless the run has chosen already.
 
     Returns:
       The summary that the command prints: rounds, digest of the parameters, metrics, seconds.
@@ -124,14 +172,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
       RunError: bad config, unwritable or foreign workdir, no sound checkpoint.
     """
     build.check(config)
-    build.set_devices(config)
     workdir = files.writable_folder(workdir, "workdir")
     with files.locked(workdir / ".lock", f"workdir {workdir}"):
         # The workdir is pinned to this config only when everything could be built from it.
-        manifest.check(workdir, build.plain_config(config))
-        run = prepare(config, workdir)
+        known = manifest.check(workdir, build.plain_config(config)) or {}
+        build.set_devices(config, known.get("tuned"))
+        run = prepare(config, workdir, known.get("tuned"), retune)
         record = manifest.open_run(workdir, build.plain_config(config))
-        record["privacy"] = run.ledger.claim
+        record |= {"privacy": run.ledger.claim, "tuned": run.tuned}
         rows = run.population.examples
         manifest.pin_data(workdir, record, trees.sha256((rows, run.population.offset)))
         facts = data_report(run)
