@@ -46,6 +46,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "blocks": 10,  # "blocked": blocks that each part is cut into
             "gap": 50,  # "blocked": rows dropped on either side of a border
             "leave_out": (),  # "leave_out": attacks without training rows
+            "seed": -1,  # of all that is drawn before training (splits, clients, ...); -1: seed
             "max_rows": 0,  # 0 keeps all; otherwise a seeded sample of the training rows
         }
     )

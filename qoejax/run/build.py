@@ -127,7 +127,7 @@ def data(config: ml_collections.ConfigDict) -> Data:
     d = config.data
     spec, train, test, report = tables.tables(config)
     if d.max_rows and d.max_rows < len(train.label):
-        chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
+        chosen = np.random.default_rng([tables.seed(config), 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
     held_out = root = None
     if config.server.root_rows:
@@ -151,7 +151,7 @@ def statistics(
     d = config.data
     return preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
-        budget=d.features, max_levels=d.max_levels, seed=config.seed,
+        budget=d.features, max_levels=d.max_levels, seed=tables.seed(config),
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _hold_out(
         raise RunError(
             f"config.fed.held_out is {count}: expected 1 to {n // 2}, half the training rows"
         )
-    return tables.set_aside(rows, count, (config.seed, 4))
+    return tables.set_aside(rows, count, (tables.seed(config), 4))
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:
@@ -214,7 +214,7 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
         by = rows.group if c.partition == "natural" else rows.train.label
         parts = call(
             functools.partial(share, by), "clients",
-            clients=c.count, seed=config.seed, alpha=c.alpha, min_size=c.min_size,
+            clients=c.count, seed=tables.seed(config), alpha=c.alpha, min_size=c.min_size,
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
@@ -248,10 +248,12 @@ def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts:
     return call(losses.make_loss, "loss", net=net, class_weight=weights, **loss)
 
 
-def server_optimizer(config: ml_collections.ConfigDict) -> Any:
-    """What applies the round's delta."""
+def server_optimizer(
+    config: ml_collections.ConfigDict, rates: Mapping[str, Any] | None = None
+) -> Any:
+    """What applies the round's delta; ``rates`` as for ``algorithm.client_update``."""
     make = choose(server.SERVER_OPTIMIZERS, config.server.optimizer, "server.optimizer")
-    return make(config.server.lr)
+    return make((rates or {}).get("server.lr", config.server.lr))
 
 
 def make_engine(
@@ -260,14 +262,15 @@ def make_engine(
     offset: np.ndarray,
     count: np.ndarray,
     root: Examples | None = None,
+    rates: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> engine.Engine:
-    """The compiled rounds; ``root`` are the server's own rows.
+    """The compiled rounds; ``root`` are the server's own rows, ``rates`` traced numbers.
 
     ``options`` are further arguments of ``engine.make_engine``.
     """
     c = config
-    update, work = algorithm.client_update(c, loss_fn), algorithm.local_work(c)
+    update, work = algorithm.client_update(c, loss_fn, rates), algorithm.local_work(c)
     schedule = algorithm.schedule(c)
     root_delta = None
     if root is not None:
@@ -276,7 +279,7 @@ def make_engine(
         engine.make_engine, "perf",
         client_update=update,
         aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
-        server_opt=server_optimizer(c), schedule=schedule,
+        server_opt=server_optimizer(c, rates), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         client_axis=c.perf.client_axis, chunk=c.perf.chunk,
         max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)),

@@ -29,7 +29,7 @@ def keep_compiled() -> None:
     write to ours, since executables are run from it.
     """
     where = folder()
-    if where is None or jax.config.jax_compilation_cache_dir:
+    if where is None or jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
         (where / "compiled").mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from qoejax import trees
 from qoejax.data.cohort import steps_per_epoch
 from qoejax.fed import buffered, devices, participation
 from qoejax.fed.protocol import ClientUpdate, layout
-from qoejax.run import algorithm
+from qoejax.run import algorithm, tables
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Cohort, Examples
@@ -142,7 +142,7 @@ def make(
     mix = devices.MIXES.get(p.devices, ())
     kinds, load, schedule = np.zeros(population, int), devices.Load(0.0, 0, 0), None
     if mix:
-        kinds = devices.assign(mix, population, config.seed)
+        kinds = devices.assign(mix, population, tables.seed(config))
         load = _load(config, update, params, loss_fn, examples)
     if p.mode == "buffered":
         seconds = (
@@ -151,7 +151,7 @@ def make(
         schedule = call(
             buffered.plan, "participation", population=population, rounds=config.fed.rounds,
             buffer=config.fed.cohort, concurrency=p.concurrency or config.fed.cohort,
-            seed=config.seed, seconds=seconds, most_stale=p.most_stale,
+            seed=tables.seed(config), seconds=seconds, most_stale=p.most_stale,
         )  # fmt: skip
     part = participation.Participation(
         sampling="uniform" if p.sampling == "weighted" else p.sampling,
@@ -211,7 +211,7 @@ def _trace(config: ml_collections.ConfigDict, population: int) -> np.ndarray | N
         return _read_trace(pathlib.Path(p.trace), population)
     return call(
         participation.TRACES[p.trace], "participation", population=population,
-        rounds=config.fed.rounds, seed=config.seed, availability=p.availability,
+        rounds=config.fed.rounds, seed=tables.seed(config), availability=p.availability,
         period=p.period, stay=p.stay,
     )  # fmt: skip
 

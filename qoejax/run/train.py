@@ -1,12 +1,13 @@
 """The host loop: blocks of rounds on the device, files and progress in between."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed import participation
+from qoejax.fed.engine import Engine
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.fed.judge import by_experience
 from qoejax.run import (
@@ -27,6 +29,7 @@ from qoejax.run import (
     participate,
     privacy,
     report,
+    rounds,
     tune,
     wired,
 )
@@ -59,7 +62,8 @@ class Run(NamedTuple):
     data: build.Data
     population: build.Population
     objective: Any
-    engine: Any
+    engine: Engine
+    make_engine: Callable[[Mapping[str, Any] | None], Engine]  # of traced rates, for sweeps
     fleet: participate.Fleet | None  # simulated devices
     predict: Any  # compiled once: a run evaluates many times
     examples: Examples  # on the device
@@ -84,14 +88,15 @@ def prepare(
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
     config, tuned = tune.resolve(config, _trial(config, data, population, objective), tuned, retune)
-    engine, fleet, _ = _engine(config, data, population, objective)
+    make_engine, fleet, _ = _engines(config, data, population, objective)
+    engine = make_engine(None)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(jax.tree.map(jnp.asarray, population.examples))
     key = jax.random.key(config.seed)
     ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
-        config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
-        ledger, tuned,
+        config, workdir, data, population, objective, engine, make_engine, fleet, predict, staged,
+        key, counts, ledger, tuned,
     )  # fmt: skip
 
 
@@ -103,10 +108,14 @@ def _trial(
 ) -> Callable[[], tune.Trial]:
     """Short rounds of this run, for measurements; made when they are wanted."""
 
+    def short(config: ml_collections.ConfigDict) -> tuple[Engine, float]:
+        make_engine, _, share = _engines(config, data, population, objective, tune.STEPS)
+        return make_engine(None), share
+
     def make() -> tune.Trial:
         steps = participate.local_steps(config, population.count)
         return tune.Trial(
-            engine=lambda c: _engine(c, data, population, objective, tune.STEPS)[::2],
+            engine=short,
             params=objective.init(jax.random.key(0), jnp.asarray(population.examples.x[:1])),
             examples=population.examples,
             cohort=config.fed.cohort or len(population.count),
@@ -116,14 +125,14 @@ def _trial(
     return make
 
 
-def _engine(
+def _engines(
     config: ml_collections.ConfigDict,
     data: build.Data,
     population: build.Population,
     objective: Any,
     short: int | None = None,
-) -> tuple[Any, participate.Fleet | None, float]:
-    """The engine, once everything that its shapes can rule out is ruled out; and its devices.
+) -> tuple[Callable[[Mapping[str, Any] | None], Engine], participate.Fleet | None, float]:
+    """The engine of given rates, once all that shapes can rule out is ruled out; its devices.
 
     With ``short`` clients do a share of their work, about so many steps; the share comes last.
     """
@@ -148,11 +157,12 @@ def _engine(
             held_out=jax.tree.map(jnp.asarray, data.held_out),
             mos_share=config.fed.mos_share, temperature=config.fed.temperature,
         )  # fmt: skip
-    engine = build.make_engine(
+    make = functools.partial(
+        build.make_engine,
         config, objective.loss_fn, population.offset, population.count, data.root,
         participation=part, weigh=weigh, staleness_power=config.participation.staleness_power,
     )  # fmt: skip
-    return engine, fleet, share
+    return lambda rates: make(rates=rates), fleet, share
 
 
 def train(
@@ -208,29 +218,31 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
     with contextlib.closing(writer), _exchange(run, state.params) as exchange:
-        for n in progress(_blocks(run.config, first, end), end, first):
+        for n in progress(rounds.blocks(run.config, first, end), end, first):
             state, rows = _block(run, exchange, state, key, n)
             if run.fleet is not None:
                 for row in rows:
-                    row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
+                    row["simulated"] = simulated(run, run.fleet, key, row["round"] - 1)
             last = int(rows[-1]["round"])
-            if _due(last, run.config.evaluation.every, end):
-                rows[-1]["test"] = _quick(run, state)
+            if rounds.due(last, run.config.evaluation.every, end):
+                rows[-1]["test"] = quick(run, state)
             for row in rows:
                 writer.write(row | _costs(run, row["round"], message))
-            if _due(last, run.config.checkpoint.every, end):
+            if rounds.due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
-            LOG.info("round %d: %s", last, _line(rows[-1]))
+            LOG.info("round %d: %s", last, rounds.line(rows[-1]))
     if run.ledger.stopped:
         LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
 
 
-def _simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+def simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+    """What round ``number`` (from 0) would have taken on the devices of ``fleet``."""
     return fleet.row(number, jax.device_get(run.engine.cohort_for(jnp.int32(number), key)))
 
 
-def _quick(run: Run, state: Any) -> dict[str, float]:
+def quick(run: Run, state: Any) -> dict[str, float]:
+    """A few figures of a state on the test split."""
     models = run.engine.models
     params = state.params if models is None else models(state)
     return evaluate.quick(run.predict, params, models is not None, run.data.test, run.data.spec)
@@ -240,20 +252,6 @@ def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
     """What a round has cost: bytes of one client's update, and epsilon so far where it is kept."""
     spent = {} if run.ledger.epsilon is None else {"epsilon": run.ledger.epsilon(number)}
     return {"update_bytes": message, **spent}
-
-
-def _due(step: int, every: int, end: int) -> bool:
-    return step % every == 0 or step == end
-
-
-def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator[int]:
-    """Sizes of the blocks to come; they end where something is due, whatever they began at."""
-    done = first
-    every = (config.perf.rounds_per_dispatch, config.evaluation.every, config.checkpoint.every)
-    while done < end:
-        n = min([e - done % e for e in every] + [end - done])
-        yield n
-        done += n
 
 
 @contextlib.contextmanager
@@ -296,6 +294,7 @@ def _block(
     run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
     """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
+    several = len(run.data.spec.label_names) > 1
     if exchange is None:
         start = time.perf_counter()
         before = int(state.round)
@@ -303,39 +302,15 @@ def _block(
         stacked = jax.device_get(stacked)
         seconds = (time.perf_counter() - start) / n
         each = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(n)]
-        return state, [_row(run, before + i + 1, m, seconds) for i, m in enumerate(each)]
+        return state, [rounds.row(before + i + 1, m, seconds, several) for i, m in enumerate(each)]
     rows = []
     for _ in range(n):
         start = time.perf_counter()
         state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
         seconds = time.perf_counter() - start
-        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": wire})
+        row = rounds.row(int(state.round), metrics, seconds, several)
+        rows.append(row | {"wire": wire})
     return state, rows
-
-
-def _row(run: Run, number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A round's sums as the ratios that people read."""
-    several = len(run.data.spec.label_names) > 1
-    s = {k: float(v) for k, v in sums.items()}
-    per = lambda a, b: s[a] / s[b] if s.get(b) else None  # noqa: E731
-    mse = per("mos_se", "mos_count")
-    return {
-        "round": number,
-        "loss": per("loss_sum", "count"),
-        "accuracy": per("correct", "count") if several else None,
-        "mos_rmse": None if mse is None else mse**0.5,
-        "clients": int(s["clients"]),
-        "refused": int(s["refused"]),
-        "absent": int(s["absent"]),
-        "examples": int(s["count"]),
-        "seconds": round(seconds, 6),
-    }
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"loss {row['loss']:.4f}" if row["loss"] is not None else "no client"]
-    parts += [f"{k} {v:.4f}" for k, v in row.get("test", {}).items() if isinstance(v, float)]
-    return ", ".join(parts)
 
 
 def data_report(run: Run) -> dict[str, Any]:
