@@ -54,8 +54,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         {"count": 20, "partition": "dirichlet", "alpha": 0.5, "min_size": 32, "per_client": 2}
     )
     c.model = ml_collections.ConfigDict(
-        {"net": "qoenet", "width": 64, "depth": 2, "heads": 4, "mlp": 128, "dropout": 0.1}
-    )
+        {
+            "net": "qoenet", "width": 64, "depth": 2, "heads": 4, "mlp": 128, "dropout": 0.1,
+            "dtype": "float32",  # or "bfloat16", for GPU and TPU (docs/performance.md)
+        }
+    )  # fmt: skip
     c.loss = ml_collections.ConfigDict(
         {
             "class_loss": "cross_entropy",

@@ -8,7 +8,7 @@ import pytest
 
 from qoejax.run import build, cache, tune
 from qoejax.run.errors import RunError
-from qoejax.run.train import train
+from qoejax.run.train import prepare, train
 
 from .conftest import tiny_config
 
@@ -38,30 +38,22 @@ def manifest(workdir):
     return json.loads((workdir / "manifest.json").read_text())
 
 
-def test_a_run_measures_records_and_keeps_its_choice(data_dir, tmp_path, folder, timed):
+def test_a_run_measures_records_and_keeps_its_choice(data_dir, tmp_path, folder, timed, wired_run):
     workdir = tmp_path / "w"
     first = train(tiny_config(data_dir, perf=AUTO), workdir)
     record = manifest(workdir)["tuned"]
     assert record["source"] == "measured"
     assert record["choice"]["client_axis"] == "turn"  # the last of three
     assert manifest(workdir)["config"]["perf"]["client_axis"] == "auto"
-    tried = len(timed)
-    assert tried == len(record["candidates"]) > 2
-    # The same bits as the explicit mode.
-    plain = train(tiny_config(data_dir), tmp_path / "plain")
-    assert plain["params_sha256"] == first["params_sha256"]
-    assert manifest(tmp_path / "plain")["tuned"] is None
-    # Another run asks the cache, a resumed one its manifest, whatever the cache says by then.
-    train(tiny_config(data_dir, perf=AUTO, fed={"rounds": 1}), tmp_path / "other")
-    assert manifest(tmp_path / "other")["tuned"]["source"].startswith("cache ")
+    assert len(timed) == len(record["candidates"]) == 3
+    assert first["params_sha256"] == wired_run[1]["params_sha256"]  # in turn, by its config
+    # A resumed run asks neither the cache nor the clock.
     for path in (folder / "tuned").iterdir():
-        path.unlink()
-    again = train(tiny_config(data_dir, perf=AUTO), workdir)
+        path.write_text("{")
+    again = train(tiny_config(data_dir, perf=AUTO), workdir, retune=True)
     assert again["params_sha256"] == first["params_sha256"]
     assert manifest(workdir)["tuned"] == record
-    assert len(timed) == tried
-    train(tiny_config(data_dir, perf=AUTO), workdir, retune=True)
-    assert len(timed) == tried
+    assert len(timed) == 3
 
 
 def one_trial(share=1.0):
@@ -141,14 +133,12 @@ def test_a_choice_for_other_devices_is_refused():
         tune.resolve(tiny_config("", perf=AUTO), lambda: one_trial(), record)
 
 
-def test_short_rounds_are_as_uneven_as_whole_ones(data_dir, tmp_path):
-    """One real measurement: the share of the steps is the share of the time."""
+def test_a_real_measurement(data_dir, tmp_path):
+    """Of one candidate, since only the number of rounds is left to choose."""
     config = tiny_config(data_dir, client={"epochs": 4}, perf={"rounds_per_dispatch": 0})
-    workdir = tmp_path / "w"
-    train(config, workdir)
-    record = manifest(workdir)["tuned"]
-    assert record["choice"]["client_axis"] == "turn"
-    assert len(record["candidates"]) == 1
-    assert record["choice"]["rounds_per_dispatch"] == 2  # whatever it takes, blocks end there
-    assert record["round_seconds"] > 0
-    assert record["candidates"][0]["compile_seconds"] > 0
+    run = prepare(config, tmp_path)
+    assert run.config.perf.client_axis == "turn"
+    assert run.config.perf.rounds_per_dispatch == 2  # whatever a round takes, blocks end there
+    (row,) = run.tuned["candidates"]
+    assert row["seconds"] == run.tuned["round_seconds"] > 0
+    assert row["compile_seconds"] > 0
