@@ -21,6 +21,9 @@ _OVER = flags.DEFINE_multi_string(
     "over", [], "KEY=VALUE,VALUE; again for another key. At once: client.lr, server.lr, fed.mu, "
     "fed.alpha; with --sequential: any key.",
 )  # fmt: skip
+_AT_ONCE = flags.DEFINE_integer(
+    "at_once", 0, "Members under one vmap, 0 for all; 1 suits large networks on CPU."
+)
 _SEQUENTIAL = flags.DEFINE_bool("sequential", False, "One member after the other.")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -32,7 +35,7 @@ def main() -> dict[str, Any]:
     cache.keep_compiled()
     return sweep.run(
         _CONFIG.value, pathlib.Path(str(_WORKDIR.value)), _SEEDS.value, _OVER.value,
-        _SEQUENTIAL.value,
+        _SEQUENTIAL.value, _AT_ONCE.value,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ run after the other. Both are alive at a time and take turns; ``ratio`` is of th
 ``ratio_of_fastest`` of the fastest rounds, single runs over the sweep. Compilation is apart.
 """
 
+import functools
 import statistics
 import time
 from typing import Any
@@ -20,6 +21,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds.", lower_bound=1)
 _CLIENTS = flags.DEFINE_integer("clients", 20, "Clients of a round.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 5, "Local steps.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each.", lower_bound=1)
+_AT_ONCE = flags.DEFINE_list("at_once", ["0", "1"], "Members under one vmap, 0 for all.")
 _MODELS = flags.DEFINE_list("models", ["mlp", "qoenet"], "Networks.")
 _AXIS = flags.DEFINE_list("axis", ["turn", "shard"], "Client axis modes: turn, chunk, shard.")
 
@@ -51,28 +53,27 @@ def _contenders(name: str, axis: str) -> dict[str, Any]:
     examples = single.place(examples)
     keys = jnp.stack([jax.random.key(seed) for seed in range(_SEEDS.value)])
     params = jax.vmap(objective.init, (0, None))(keys, examples.x[:1])
-    many = make_sweep(engine, {})
-    states = {
-        "sweep": many.init(params),
+    many = {n: make_sweep(engine, {}, n) for n in map(int, _AT_ONCE.value)}
+    states: dict[Any, Any] = {n: sweep.init(params) for n, sweep in many.items()} | {
         "singles": [
             single.init(jax.tree.map(lambda leaf, i=i: leaf[i], params)) for i in range(len(keys))
         ],
     }
 
-    def sweep() -> None:
-        states["sweep"], _ = many.block(states["sweep"], examples, keys, 1)
-        jax.block_until_ready(states["sweep"])
+    def sweep(n: int) -> None:
+        states[n], _ = many[n].block(states[n], examples, keys, 1)
+        jax.block_until_ready(states[n])
 
     def singles() -> None:
         for i, state in enumerate(states["singles"]):
             states["singles"][i], _ = single.block(state, examples, keys[i], 1)
             jax.block_until_ready(states["singles"][i])
 
-    return {"sweep": sweep, "singles": singles}
+    return {str(n): functools.partial(sweep, n) for n in many} | {"singles": singles}
 
 
-def measure(name: str, axis: str) -> dict[str, Any]:
-    """One network in one mode."""
+def measure(name: str, axis: str) -> list[dict[str, Any]]:
+    """One network in one mode: a row for each way to run the sweep."""
     contenders = _contenders(name, axis)
     seconds: dict[str, list[float]] = {who: [] for who in contenders}
     for _ in range(_ROUNDS.value + 1):
@@ -82,15 +83,19 @@ def measure(name: str, axis: str) -> dict[str, Any]:
             seconds[who].append(time.perf_counter() - start)
     timed = {who: times[1:] for who, times in seconds.items()}
     median = {who: statistics.median(times) for who, times in timed.items()}
-    return {
-        "bench": "sweep", "model": name, "client_axis": axis, "seeds": _SEEDS.value,
-        "clients": _CLIENTS.value, "steps": _STEPS.value,
-        "sweep_seconds": median["sweep"], "singles_seconds": median["singles"],
-        "ratio": median["singles"] / median["sweep"],
-        "ratio_of_fastest": min(timed["singles"]) / min(timed["sweep"]),
-        "sweep_compile_s": seconds["sweep"][0] - median["sweep"],
-        "singles_compile_s": seconds["singles"][0] - median["singles"],
-    }  # fmt: skip
+    alone = timed.pop("singles")
+    return [
+        {
+            "bench": "sweep", "model": name, "client_axis": axis, "at_once": int(who) or _SEEDS.value,
+            "seeds": _SEEDS.value, "clients": _CLIENTS.value, "steps": _STEPS.value,
+            "sweep_seconds": median[who], "singles_seconds": median["singles"],
+            "ratio": median["singles"] / median[who],
+            "ratio_of_fastest": min(alone) / min(times),
+            "sweep_compile_s": seconds[who][0] - median[who],
+            "singles_compile_s": seconds["singles"][0] - median["singles"],
+        }
+        for who, times in timed.items()
+    ]  # fmt: skip
 
 
 def main() -> dict[str, Any]:
@@ -102,9 +107,9 @@ def main() -> dict[str, Any]:
     ratios = {}
     for name in _MODELS.value:
         for axis in _AXIS.value:
-            row = measure(name, axis)
-            ratios[f"{name}/{axis}"] = row["ratio"]
-            common.emit(row)
+            for row in measure(name, axis):
+                ratios[f"{name}/{axis}/{row['at_once']} at once"] = row["ratio"]
+                common.emit(row)
     return {"bench": "sweep", "seeds": _SEEDS.value, "ratios": ratios}
 
 

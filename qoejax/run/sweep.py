@@ -138,6 +138,7 @@ def run(
     seeds: int,
     over: Sequence[str] = (),
     sequential: bool = False,
+    at_once: int = 0,
 ) -> dict[str, Any]:
     """Trains and scores all members; called again on the same workdir, it goes on.
 
@@ -148,6 +149,7 @@ def run(
       seeds: Number of seeds of each setting.
       over: ``KEY=V1,V2`` of the keys to be swept.
       sequential: One run after the other, which allows every key and the wire.
+      at_once: See ``fed.sweep.make_sweep``.
 
     Returns:
       The summary that the command prints: a row of means and intervals for each setting.
@@ -161,11 +163,13 @@ def run(
         own = config_of(config, member)
         build.check(own)
         algorithm.client_update(own, lambda *_: None)  # refuses rates that it cannot take
+    if at_once < 0 or (at_once and sequential):
+        raise RunError(f"--at_once={at_once}: expected 0 (all) or more, and no --sequential")
     if not sequential:
         check(config, everyone)
     workdir = files.writable_folder(workdir, "workdir")
     asked = build.plain_config(config) | {
-        "sweep": {"seeds": seeds, "over": swept, "sequential": sequential}
+        "sweep": {"seeds": seeds, "over": swept, "sequential": sequential, "at_once": at_once}
     }
     with files.locked(workdir / ".lock", f"workdir {workdir}"):
         known = manifest.check(workdir, asked)
@@ -179,7 +183,7 @@ def run(
                 LOG.info("member %s", member.name)
                 train(config_of(config, member), folder(workdir, member))
         else:
-            record = _together(config, workdir, everyone, asked, known or {})
+            record = _together(config, workdir, everyone, asked, at_once, known or {})
         return _finish(workdir, everyone, record, time.perf_counter() - start)
 
 
@@ -193,6 +197,7 @@ def _together(
     workdir: pathlib.Path,
     everyone: Sequence[Member],
     asked: dict[str, Any],
+    at_once: int,
     known: dict[str, Any],
 ) -> dict[str, Any]:
     """Trains all members as one program; returns the manifest."""
@@ -210,7 +215,7 @@ def _together(
         key: jnp.array([member.values[key] for member in everyone], jnp.float32)
         for key in everyone[0].values
     }
-    sweep = make_sweep(run.make_engine, rates)
+    sweep = make_sweep(run.make_engine, rates, at_once)
     state = _rounds(run, sweep, sweep.init(params), fold(keys, 1), everyone)
     for i, member in enumerate(everyone):
         _save(run, config_of(run.config, member), _own(state, i), folder(workdir, member))

@@ -38,11 +38,12 @@ def stacked():
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize("mode", ["chunk", "shard"])
-def test_a_member_is_the_single_run(mode):
+@pytest.mark.parametrize(("mode", "at_once"), [("chunk", 0), ("shard", 0), ("shard", 1)])
+def test_a_member_is_the_single_run(mode, at_once):
     """Whatever the size of blocks, and compiled once."""
     keys, params, rates = stacked()
-    many, alone = make_sweep(lambda own: engine_of(own, mode), rates), engine_of(LAST, mode)
+    many = make_sweep(lambda own: engine_of(own, mode), rates, at_once)
+    alone = engine_of(LAST, mode)
     rows = alone.place(tiny.examples())
     state, first = many.block(many.init(params), rows, keys, 1)
     with tiny.count_compilations() as seen:

@@ -9,7 +9,10 @@ from qoejax.run.train import prepare
 
 from .conftest import tiny_config
 
-NET = {"net": "qoenet", "width": 8, "depth": 1, "heads": 2, "mlp": 8, "hidden": 8, "dropout": 0.0}
+NET = {
+    "net": "qoenet", "width": 8, "depth": 1, "heads": 2, "mlp": 8, "hidden": 8, "dropout": 0.0,
+    "embed": "none",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ def test_a_round_stays_near_float32(rounds):
 
     full, half = moved("float32"), moved("bfloat16")
     error = np.linalg.norm(half - full) / np.linalg.norm(full)
-    assert 0 < error < 0.05  # bfloat16 has 8 significant bits: it was used, and it suffices
+    # Eight significant bits: the deltas differ by a few percent, and another round's by far more.
+    assert 0 < error < 0.15
 
 
 def test_what_is_computed_in_is_half(data_dir):

@@ -156,6 +156,8 @@ def test_what_members_cannot_share_is_refused(tmp_path, over, sections, message)
 
 
 def test_no_seed_is_refused(tmp_path):
+    with pytest.raises(RunError, match="--at_once=2: expected 0"):
+        sweep.run(tiny_config("nowhere"), tmp_path / "w", 1, sequential=True, at_once=2)
     with pytest.raises(RunError, match="--seeds=0: expected 1 or more"):
         sweep.run(tiny_config("nowhere"), tmp_path / "w", 0)
 
