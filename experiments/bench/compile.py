@@ -37,8 +37,8 @@ def _seconds_by_event() -> dict[str, float]:
 
     total: dict[str, float] = {}
 
-    def listen(event: str, seconds: float, **kwargs: Any) -> None:
-        total[event] = total.get(event, 0.0) + seconds
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        total[event] = total.get(event, 0.0) + duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return total

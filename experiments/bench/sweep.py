@@ -86,8 +86,9 @@ def measure(name: str, axis: str) -> list[dict[str, Any]]:
     alone = timed.pop("singles")
     return [
         {
-            "bench": "sweep", "model": name, "client_axis": axis, "at_once": int(who) or _SEEDS.value,
-            "seeds": _SEEDS.value, "clients": _CLIENTS.value, "steps": _STEPS.value,
+            "bench": "sweep", "model": name, "client_axis": axis,
+            "at_once": int(who) or _SEEDS.value, "seeds": _SEEDS.value,
+            "clients": _CLIENTS.value, "steps": _STEPS.value,
             "sweep_seconds": median[who], "singles_seconds": median["singles"],
             "ratio": median["singles"] / median[who],
             "ratio_of_fastest": min(alone) / min(times),

@@ -10,7 +10,7 @@ from qoejax.run.train import prepare
 from .conftest import tiny_config
 
 NET = {
-    "net": "qoenet", "width": 8, "depth": 1, "heads": 2, "mlp": 8, "hidden": 8, "dropout": 0.0,
+    "net": "qoenet", "width": 8, "depth": 0, "heads": 2, "mlp": 8, "hidden": 8, "dropout": 0.0,
     "embed": "none",
 }  # fmt: skip
 
@@ -20,7 +20,7 @@ def rounds(data_dir, tmp_path_factory):
     """By dtype: parameters before and after a round, and the state after."""
     out = {}
     for dtype in ("float32", "bfloat16"):
-        config = tiny_config(data_dir, client={"optimizer": "sgd", "lr": 0.05, "steps": 3})
+        config = tiny_config(data_dir, client={"optimizer": "sgd", "lr": 0.05, "steps": 1})
         with config.unlocked():
             config.model = NET | {"dtype": dtype}
         run = prepare(config, tmp_path_factory.mktemp(dtype))
@@ -45,15 +45,15 @@ def test_a_round_stays_near_float32(rounds):
     full, half = moved("float32"), moved("bfloat16")
     error = np.linalg.norm(half - full) / np.linalg.norm(full)
     # Eight significant bits: the deltas differ by a few percent, and another round's by far more.
-    assert 0 < error < 0.15
+    assert 0 < error < 0.1
 
 
-def test_what_is_computed_in_is_half(data_dir):
+def test_what_is_computed_in_is_half():
     """A negative control for the first test: the network does compute in bfloat16."""
     from qoejax.nets import NETS
 
     options = {k: v for k, v in NET.items() if k != "net"}
     net = NETS["qoenet"](classes=3, services=1, dtype="bfloat16", **options)
-    x = jnp.ones((2, 1, 12))
-    params = net.init(jax.random.key(0), x)
+    x = jax.ShapeDtypeStruct((2, 1, 12), jnp.float32)
+    params = jax.eval_shape(net.init, jax.random.key(0), x)
     assert "bf16" in str(jax.make_jaxpr(net.apply)(params, x))
