@@ -41,6 +41,8 @@ check: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
 	$(BIN)/python -m experiments.bench.scaleout
+	$(BIN)/python -m experiments.bench.compile
+	$(BIN)/python -m experiments.bench.sweep
 	$(BIN)/python -m experiments.bench.simulator
 	$(BIN)/python -m experiments.bench.captures
 	$(BIN)/python -m experiments.bench.prepare --rows=1000000

@@ -46,6 +46,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "blocks": 10,  # "blocked": blocks that each part is cut into
             "gap": 50,  # "blocked": rows dropped on either side of a border
             "leave_out": (),  # "leave_out": attacks without training rows
+            "seed": -1,  # of all that is drawn before training (splits, clients, ...); -1: seed
             "max_rows": 0,  # 0 keeps all; otherwise a seeded sample of the training rows
         }
     )
@@ -53,8 +54,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         {"count": 20, "partition": "dirichlet", "alpha": 0.5, "min_size": 32, "per_client": 2}
     )
     c.model = ml_collections.ConfigDict(
-        {"net": "qoenet", "width": 64, "depth": 2, "heads": 4, "mlp": 128, "dropout": 0.1}
-    )
+        {
+            "net": "qoenet", "width": 64, "depth": 2, "heads": 4, "mlp": 128, "dropout": 0.1,
+            "dtype": "float32",  # or "bfloat16", for GPU and TPU (docs/performance.md)
+        }
+    )  # fmt: skip
     c.loss = ml_collections.ConfigDict(
         {
             "class_loss": "cross_entropy",
@@ -69,12 +73,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     _federation(c)
     c.perf = ml_collections.ConfigDict(
         {
-            "client_axis": "shard",  # or "turn", "chunk", "strict" (docs/reproducibility.md)
+            "client_axis": "shard",  # or "turn", "chunk", "auto" (docs/performance.md), "strict"
             "chunk": 1,  # clients at once on a device, for "chunk", "shard" and "strict"
-            "devices": 2,
+            "devices": 2,  # simulated on CPU by "shard"; "auto" takes one per core
             "placement": "copies",  # or "home": each client's rows and state on one device
             "threads": 8,  # strict: of XLA's CPU pool, on which the last bits depend
-            "rounds_per_dispatch": 10,
+            "rounds_per_dispatch": 10,  # 0 lets it be measured
+            "tune_seconds": 60.0,  # of measurements; their answer is cached
             "state_memory_mb": 4096,  # most memory for the states of all clients
         }
     )

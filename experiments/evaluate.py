@@ -27,9 +27,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the other dataset lies pr
 
 def main() -> dict[str, Any]:
     """Evaluates and returns the metrics."""
-    from qoejax.run import evaluate, model
+    from qoejax.run import cache, evaluate, model
     from qoejax.run.errors import RunError
 
+    cache.keep_compiled()
     trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     if _INPUT.value is None:
         name = _DATASET.value or trained.spec.dataset

@@ -26,8 +26,9 @@ _DAMAGE = flags.DEFINE_float("damage", 5.0, "Cost of an admitted attack, in MOS 
 def main() -> dict[str, Any]:
     """Predicts and returns counts."""
     from qoejax.qoe.decide import Costs
-    from qoejax.run import model, predict
+    from qoejax.run import cache, model, predict
 
+    cache.keep_compiled()
     trained = model.load(pathlib.Path(str(_WORKDIR.value)))
     costs = Costs(damage=_DAMAGE.value)
     return predict.predict(

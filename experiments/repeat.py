@@ -27,7 +27,7 @@ def repeat(
     Raises:
       RunError: not the manifest of a finished run, or as ``qoejax.run.train.train``.
     """
-    from qoejax.run import build, files, manifest
+    from qoejax.run import build, files, manifest, tune
     from qoejax.run.errors import RunError
     from qoejax.run.train import train
 
@@ -37,15 +37,17 @@ def repeat(
     config = build.from_plain(there["config"])
     if data_dir is not None:
         config.data.dir = data_dir
-    summary = train(config.lock(), workdir)
+    if tuned := there.get("tuned"):  # what was measured there, never anew
+        config = tune.recorded(config, tuned)
+    train(config.lock(), workdir)
     here = files.read_json(workdir / "manifest.json", "the manifest of a run")
     strict = there["guarantee"]["name"] == "strict"
     return {
         "workdir": str(workdir),
-        "same_bits": summary["params_sha256"] == there["params_sha256"],
+        "same_bits": here["params_sha256"] == there["params_sha256"],
         "changed": manifest.changed(there, here, strict),
         "guarantee": there["guarantee"]["name"],
-        "params_sha256": summary["params_sha256"],
+        "params_sha256": here["params_sha256"],
     }
 
 

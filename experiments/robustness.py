@@ -21,8 +21,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> dict[str, Any]:
     """Runs the grids and returns what each rule kept."""
     from qoejax.fed import aggregate, attacks  # after flags: --help needs no JAX
-    from qoejax.run import robustness
+    from qoejax.run import cache, robustness
 
+    cache.keep_compiled()
     chosen = [name for name in _ATTACKS.value or attacks.ATTACKS if name != "none"]
     return robustness.run(
         _CONFIG.value, pathlib.Path(str(_WORKDIR.value)), [float(f) for f in _FRACTIONS.value],

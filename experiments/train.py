@@ -25,20 +25,24 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 _PROCESS_TIMEOUT = flags.DEFINE_integer(
     "process_timeout", 100, "Seconds until a process that is not heard of counts as lost."
 )
+_RETUNE = flags.DEFINE_bool(
+    "retune", False, "Measure config.perf's 'auto' anew instead of asking the cache."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> dict[str, Any] | None:
     """Trains and returns the summary."""
-    from qoejax.run import distributed  # after flags: --help needs no JAX
+    from qoejax.run import cache, distributed  # after flags: --help needs no JAX
     from qoejax.run.train import train
 
+    cache.keep_compiled()
     asked = distributed.asked(
         _DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value,
         _PROCESS_TIMEOUT.value,
     )  # fmt: skip
     with distributed.session(asked) as group:
-        return train(_CONFIG.value, pathlib.Path(str(_WORKDIR.value)), group)
+        return train(_CONFIG.value, pathlib.Path(str(_WORKDIR.value)), group, _RETUNE.value)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _run_layout(layout: str) -> dict[str, Any] | None:
         asked = distributed.Asked(f"127.0.0.1:{_PORT.value}", processes, _PROCESS_ID.value, 100)
     with distributed.session(asked) as group:
         distributed.check(config, group)
-        build.set_devices(config, group.count)
+        build.set_devices(config, processes=group.count)
         engine, examples, params = _problem(config)
         state, examples, key = engine.init(params), engine.place(examples), jax.random.key(1)
         seconds = []

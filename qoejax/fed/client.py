@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from qoejax.data.cohort import batch_index
 from qoejax.fed.promotion import lenient, lenient_optimizer
-from qoejax.fed.protocol import ClientUpdate, Gradient, LossFn
+from qoejax.fed.protocol import ClientUpdate, Gradient, LossFn, Rate
 from qoejax.types import Cohort, Examples, Params, Sums
 
 
@@ -217,9 +217,14 @@ def descend_between(
     return jax.lax.fori_loop(first, last, body, (params, opt_state, zeros))
 
 
-def check_rates(lr: float, batch_size: int) -> None:
+def known(rate: Rate) -> bool:
+    """Whether a rate has a value yet; traced ones are for their caller to check."""
+    return not isinstance(rate, jax.core.Tracer)
+
+
+def check_rates(lr: Rate, batch_size: int) -> None:
     """Raises a ValueError for a negative rate or an empty batch."""
-    if lr < 0 or batch_size < 1:
+    if (known(lr) and lr < 0) or batch_size < 1:
         raise ValueError(f"expected lr >= 0 and batch_size >= 1, got {lr} and {batch_size}")
 
 
@@ -227,7 +232,7 @@ def fedavg(
     loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
 ) -> ClientUpdate:
     """Local optimization that starts afresh every round (McMahan et al. 2017)."""
@@ -247,9 +252,9 @@ def fedprox(
     loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
-    mu: float = 0.01,
+    mu: Rate = 0.01,
 ) -> ClientUpdate:
     """FedAvg whose clients are pulled back to the global parameters (Li et al. 2020).
 
@@ -257,7 +262,7 @@ def fedprox(
     the loss that is reported leaves it out, so that values of ``mu`` can be compared.
     """
     check_rates(lr, batch_size)
-    if mu < 0:
+    if known(mu) and mu < 0:
         raise ValueError(f"expected mu >= 0, got {mu}")
 
     def update(params, client_state, examples, client, key, lr_scale):
@@ -275,7 +280,7 @@ def persistent(
     loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
 ) -> ClientUpdate:
     """FedAvg whose clients keep their optimizer's state from round to round.
@@ -299,7 +304,7 @@ def local_only(
     loss_fn: LossFn | Gradient,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
 ) -> ClientUpdate:
     """Every client trains its own parameters, and nothing is shared: the delta is zero.

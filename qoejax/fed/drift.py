@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from qoejax.fed.client import check_rates, descend, draw
-from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, ServerSide, Turnout
+from qoejax.fed.client import check_rates, descend, draw, known
+from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, Rate, ServerSide, Turnout
 from qoejax.types import Cohort, Examples, Params
 
 OPTIONS = ("estimate", "gradient")
@@ -18,7 +18,7 @@ def scaffold(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
     option: str = "estimate",
 ) -> ClientUpdate:
@@ -98,7 +98,7 @@ def _mean_gradient(
 
 
 def fednova(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: float, batch_size: int
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, lr: Rate, batch_size: int
 ) -> ClientUpdate:
     """FedNova: deltas are averaged per local step (Wang et al. 2020, equation 6).
 
@@ -132,9 +132,9 @@ def feddyn(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
-    alpha: float = 0.1,
+    alpha: Rate = 0.1,
 ) -> ClientUpdate:
     """FedDyn: dynamic regularisation (Acar et al. 2021, algorithm 1).
 
@@ -147,7 +147,7 @@ def feddyn(
     Sent: as FedAvg. Kept: ``g_i`` by each client, ``h`` by the server.
     """
     check_rates(lr, batch_size)
-    if not alpha > 0:
+    if known(alpha) and not alpha > 0:
         raise ValueError(f"expected alpha > 0, got {alpha}")
 
     def update(params, slope, examples, client, key, lr_scale):

@@ -89,6 +89,20 @@ def check(part: Participation, population: int, cohort_size: int) -> None:
         )
 
 
+def shortened(
+    part: Participation, steps: Int[np.ndarray, " P"], mean: int
+) -> tuple[Participation, float]:
+    """``part`` whose clients do the same share of their ``steps``, about ``mean``; and that share.
+
+    Rounds of it take the share of the time, and are as uneven as whole ones: for measurements.
+    """
+    limit = np.maximum(1, np.ceil(steps * min(1.0, mean / steps.mean()))).astype(np.int32)
+    if part.limit is not None:
+        limit = np.minimum(limit, part.limit)
+        steps = np.minimum(steps, part.limit)
+    return part._replace(limit=limit), float(limit.sum() / steps.sum())
+
+
 def places(part: Participation, population: int, size: int) -> int:
     """Ids that ``choose`` gives for ``size`` expected ones."""
     return min(population, cohorts.places(size)) if part.sampling == "poisson" else size

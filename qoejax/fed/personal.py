@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from qoejax import trees
-from qoejax.fed.client import check_rates, descend, descend_between
-from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, ServerSide, Turnout
+from qoejax.fed.client import check_rates, descend, descend_between, known
+from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, Rate, ServerSide, Turnout
 from qoejax.types import Params
 
 
@@ -74,7 +74,7 @@ def fedper(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
     personal: Sequence[str],
 ) -> ClientUpdate:
@@ -110,7 +110,7 @@ def fedrep(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
     personal: Sequence[str],
     head_share: float = 0.5,
@@ -147,9 +147,9 @@ def ditto(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     *,
-    lr: float,
+    lr: Rate,
     batch_size: int,
-    mu: float = 0.1,
+    mu: Rate = 0.1,
 ) -> ClientUpdate:
     """Ditto: a personal model beside FedAvg's, held near it (Li et al. 2021, algorithm 1).
 
@@ -159,7 +159,7 @@ def ditto(
     Sent: as FedAvg. Kept: ``v`` by each client, at twice FedAvg's local work.
     """
     check_rates(lr, batch_size)
-    if mu < 0:
+    if known(mu) and mu < 0:
         raise ValueError(f"expected mu >= 0, got {mu}")
 
     def update(params, own, examples, client, key, lr_scale):

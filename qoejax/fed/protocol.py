@@ -15,6 +15,10 @@ numerators and denominators of the batch.
 """
 
 
+Rate = float | Float[Array, ""]
+"""A learning rate or the like: a number, or traced where several are swept at once."""
+
+
 class Gradient(NamedTuple):
     """How a step's gradient is made of a client's rows, where a loss and its batches are not it.
 

@@ -1,6 +1,6 @@
 """From ``config.fed`` to the local half of a round, and what rules an algorithm out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -76,18 +76,21 @@ def _check_compression(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def client_update(config: ml_collections.ConfigDict, loss_fn: Any) -> ClientUpdate:
-    """The local half of a round."""
+def client_update(
+    config: ml_collections.ConfigDict, loss_fn: Any, rates: Mapping[str, Any] | None = None
+) -> ClientUpdate:
+    """The local half of a round; ``rates`` replace numbers of the config (``fed.mu``), traced."""
+    rates = rates or {}
     name, keys = ALGORITHMS[config.fed.algorithm]
     c = config.client
     make_optimizer = choose(client.OPTIMIZERS, c.optimizer, "client.optimizer")
-    extra = {key: config.fed[key] for key in keys}
+    extra = {key: rates.get(f"fed.{key}", config.fed[key]) for key in keys}
     if "personal" in extra:
         extra["personal"] = tuple(extra["personal"]) or PERSONAL[config.fed.algorithm]
     update = call(
         CLIENT_UPDATES[name], "fed", loss_fn=privacy.gradient(config, loss_fn),
         optimizer=make_optimizer(clip=c.clip, weight_decay=c.weight_decay),
-        lr=c.lr, batch_size=c.batch, **extra,
+        lr=rates.get("client.lr", c.lr), batch_size=c.batch, **extra,
     )  # fmt: skip
     smaller = _compressor(config)
     return update if smaller is None else compress.compressed(update, smaller)

@@ -7,6 +7,7 @@ that is in no table, stops a run before anything compiles.
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("client.lr", config.client.lr),
         ("server.max_norm", config.server.max_norm),
         ("perf.chunk", config.perf.chunk),
-        ("perf.rounds_per_dispatch", config.perf.rounds_per_dispatch),
+        ("perf.tune_seconds", config.perf.tune_seconds),
         ("evaluation.every", config.evaluation.every),
         ("evaluation.batch", config.evaluation.batch),
         ("checkpoint.every", config.checkpoint.every),
@@ -97,6 +98,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, value in positive:
         if not value > 0:
             raise RunError(f"config.{key} is {value}: expected more than 0")
+    if config.perf.rounds_per_dispatch < 0:
+        raise RunError(
+            f"config.perf.rounds_per_dispatch is {config.perf.rounds_per_dispatch}: expected more "
+            "than 0, or 0 for a number that is measured"
+        )
     if config.client.steps <= 0 and config.client.epochs <= 0:
         raise RunError("config.client needs epochs or steps above 0: no client would learn")
     choose(algorithm.ALGORITHMS, config.fed.algorithm, "fed.algorithm")
@@ -125,7 +131,7 @@ def data(config: ml_collections.ConfigDict) -> Data:
     d = config.data
     spec, train, test, report = tables.tables(config)
     if d.max_rows and d.max_rows < len(train.label):
-        chosen = np.random.default_rng([config.seed, 1]).permutation(len(train.label))
+        chosen = np.random.default_rng([tables.seed(config), 1]).permutation(len(train.label))
         train = table.take(train, np.sort(chosen[: d.max_rows]))
     held_out = root = None
     if config.server.root_rows:
@@ -149,7 +155,7 @@ def statistics(
     d = config.data
     return preprocess.fit(
         spec, train, keep=tuple(d.keep), drop=tuple(d.drop), scale=d.scale,
-        budget=d.features, max_levels=d.max_levels, seed=config.seed,
+        budget=d.features, max_levels=d.max_levels, seed=tables.seed(config),
     )  # fmt: skip
 
 
@@ -162,7 +168,7 @@ def _hold_out(
         raise RunError(
             f"config.fed.held_out is {count}: expected 1 to {n // 2}, half the training rows"
         )
-    return tables.set_aside(rows, count, (config.seed, 4))
+    return tables.set_aside(rows, count, (tables.seed(config), 4))
 
 
 def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Examples:
@@ -212,7 +218,7 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
         by = rows.group if c.partition == "natural" else rows.train.label
         parts = call(
             functools.partial(share, by), "clients",
-            clients=c.count, seed=config.seed, alpha=c.alpha, min_size=c.min_size,
+            clients=c.count, seed=tables.seed(config), alpha=c.alpha, min_size=c.min_size,
             per_client=c.per_client,
         )  # fmt: skip
     staged, offset, count = stage(rows.train, parts)
@@ -256,10 +262,12 @@ def _of_net(make_net: Callable[..., Any], model: dict[str, Any]) -> dict[str, An
     return {k: v for k, v in model.items() if k not in unused}
 
 
-def server_optimizer(config: ml_collections.ConfigDict) -> Any:
-    """What applies the round's delta."""
+def server_optimizer(
+    config: ml_collections.ConfigDict, rates: Mapping[str, Any] | None = None
+) -> Any:
+    """What applies the round's delta; ``rates`` as for ``algorithm.client_update``."""
     make = choose(server.SERVER_OPTIMIZERS, config.server.optimizer, "server.optimizer")
-    return make(config.server.lr)
+    return make((rates or {}).get("server.lr", config.server.lr))
 
 
 def make_engine(
@@ -268,14 +276,15 @@ def make_engine(
     offset: np.ndarray,
     count: np.ndarray,
     root: Examples | None = None,
+    rates: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> engine.Engine:
-    """The compiled rounds; ``root`` are the server's own rows.
+    """The compiled rounds; ``root`` are the server's own rows, ``rates`` traced numbers.
 
     ``options`` are further arguments of ``engine.make_engine``.
     """
     c = config
-    update, work = algorithm.client_update(c, loss_fn), algorithm.local_work(c)
+    update, work = algorithm.client_update(c, loss_fn, rates), algorithm.local_work(c)
     schedule = algorithm.schedule(c)
     make: Callable[..., engine.Engine] = strict.make_engine
     if c.perf.client_axis != "strict":
@@ -287,7 +296,7 @@ def make_engine(
         make, "perf",
         client_update=update,
         aggregator=privacy.aggregator(c, len(count), defence.make_aggregator(c, root_delta)),
-        server_opt=server_optimizer(c), schedule=schedule,
+        server_opt=server_optimizer(c, rates), schedule=schedule,
         offset=offset, count=count, cohort_size=c.fed.cohort or len(count),
         chunk=c.perf.chunk, placement=c.perf.placement,
         max_norm=c.server.max_norm, adversary=defence.adversary(c, len(count)),
@@ -295,8 +304,15 @@ def make_engine(
     )  # fmt: skip
 
 
-def set_devices(config: ml_collections.ConfigDict, processes: int = 1) -> None:
-    """Simulated CPU devices, one per core, when clients are sharded; before JAX starts.
+def set_devices(
+    config: ml_collections.ConfigDict,
+    recorded: Mapping[str, Any] | None = None,
+    processes: int = 1,
+) -> None:
+    """Simulated CPU devices, one per core, when clients may be sharded; before JAX starts.
+
+    With client axis "auto" there are as many as cores, or as many as the run had when its choice
+    was ``recorded``; if JAX runs already, or ``XLA_FLAGS`` say how many, those.
 
     ``perf.devices`` are those of all processes together, which share them equally. With client
     axis "strict", the number of XLA's threads too.
@@ -304,16 +320,20 @@ def set_devices(config: ml_collections.ConfigDict, processes: int = 1) -> None:
     Raises:
       RunError: JAX runs already, with another number of CPU devices or threads.
     """
-    wanted = config.perf.devices // processes
-    if config.perf.client_axis == "strict":
+    wanted, axis = config.perf.devices // processes, config.perf.client_axis
+    if axis == "strict":
         runtime.fix_threads(config.perf.threads, wanted)
-    if config.perf.client_axis not in ("shard", "strict") or not wanted:
+    if axis == "auto":
+        if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+            return
+        wanted = os.cpu_count() if recorded is None else recorded["cpu_devices"]
+    elif axis not in ("shard", "strict") or not wanted:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:
         there = jax.local_device_count("cpu")
-        if there != wanted:
+        if there != wanted and axis != "auto":
             raise RunError(
                 f"config.perf.devices is {config.perf.devices}, but JAX has started with {there} "
                 "CPU device(s): set it before JAX starts, or choose config.perf.client_axis='turn'"

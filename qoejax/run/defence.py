@@ -91,7 +91,7 @@ def adversary(config: ml_collections.ConfigDict, population: int) -> attacks.Adv
     attack = call(choose(attacks.ATTACKS, c.name, "attack.name"), "attack", **strength)
     if c.name == "none":
         return None
-    return attacks.Adversary(attack, attacks.choose(population, c.fraction, config.seed))
+    return attacks.Adversary(attack, attacks.choose(population, c.fraction, tables.seed(config)))
 
 
 def keep_root(
@@ -104,7 +104,7 @@ def keep_root(
             f"config.server.root_rows is {kept}: expected fewer than the {rows} training rows, "
             "since clients need some"
         )
-    return tables.set_aside(train, kept, (config.seed, 2))
+    return tables.set_aside(train, kept, (tables.seed(config), 2))
 
 
 def make_aggregator(

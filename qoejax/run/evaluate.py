@@ -68,20 +68,24 @@ def unstack(tree: Any) -> list[Any]:
 
 
 def evaluate_model(
-    trained: model.Model, rows: Examples, half_width: np.ndarray | None = None
+    trained: model.Model,
+    rows: Examples,
+    half_width: np.ndarray | None = None,
+    predict: Any = None,
 ) -> Result:
     """All metrics of DESIGN's ``evaluate`` on rows that are already scaled.
 
     ``half_width`` [N] is of the scores' 95 % intervals, where the data has them. A stacked
     (local-only) model is scored client by client: the summary holds the mean over clients, and the
-    spread under ``clients``; arrays are those of the median client.
+    spread under ``clients``; arrays are those of the median client. ``predict`` is a predictor of
+    such a model that is compiled already.
     """
-    return _judge(trained, _outputs(trained, rows), rows, half_width)
+    return _judge(trained, _outputs(trained, rows, predict), rows, half_width)
 
 
-def _outputs(trained: model.Model, rows: Examples) -> list[dict[str, Any]]:
+def _outputs(trained: model.Model, rows: Examples, predict: Any = None) -> list[dict[str, Any]]:
     """What the network says of the rows; one entry per client where each has its own model."""
-    predict = trained.predictor()
+    predict = predict or trained.predictor()
     models = unstack(trained.params) if trained.stacked else [trained.params]
     return [jax.device_get(predict(params, rows.x)) for params in models]
 

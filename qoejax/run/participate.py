@@ -12,7 +12,7 @@ from qoejax import trees
 from qoejax.data.cohort import steps_per_epoch
 from qoejax.fed import buffered, devices, participation
 from qoejax.fed.protocol import ClientUpdate, layout
-from qoejax.run import algorithm
+from qoejax.run import algorithm, tables
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Cohort, Examples
@@ -142,14 +142,16 @@ def make(
     mix = devices.MIXES.get(p.devices, ())
     kinds, load, schedule = np.zeros(population, int), devices.Load(0.0, 0, 0), None
     if mix:
-        kinds = devices.assign(mix, population, config.seed)
+        kinds = devices.assign(mix, population, tables.seed(config))
         load = _load(config, update, params, loss_fn, examples)
     if p.mode == "buffered":
-        seconds = devices.client_seconds(mix, kinds, _steps(config, count), load) if mix else None
+        seconds = (
+            devices.client_seconds(mix, kinds, local_steps(config, count), load) if mix else None
+        )
         schedule = call(
             buffered.plan, "participation", population=population, rounds=config.fed.rounds,
             buffer=config.fed.cohort, concurrency=p.concurrency or config.fed.cohort,
-            seed=config.seed, seconds=seconds, most_stale=p.most_stale,
+            seed=tables.seed(config), seconds=seconds, most_stale=p.most_stale,
         )  # fmt: skip
     part = participation.Participation(
         sampling="uniform" if p.sampling == "weighted" else p.sampling,
@@ -168,7 +170,8 @@ def make(
     return part, Fleet(mix, kinds, load, p.deadline, schedule) if mix else None
 
 
-def _steps(config: ml_collections.ConfigDict, count: np.ndarray) -> np.ndarray:
+def local_steps(config: ml_collections.ConfigDict, count: np.ndarray) -> np.ndarray:
+    """Steps [P] that clients with ``count`` rows are asked for in a round."""
     work = algorithm.local_work(config)
     if work["steps"]:
         return np.full(len(count), work["steps"])
@@ -208,7 +211,7 @@ def _trace(config: ml_collections.ConfigDict, population: int) -> np.ndarray | N
         return _read_trace(pathlib.Path(p.trace), population)
     return call(
         participation.TRACES[p.trace], "participation", population=population,
-        rounds=config.fed.rounds, seed=config.seed, availability=p.availability,
+        rounds=config.fed.rounds, seed=tables.seed(config), availability=p.availability,
         period=p.period, stay=p.stay,
     )  # fmt: skip
 

@@ -277,6 +277,23 @@ def worst_cases(grid: dict[str, Any], band: float = 0.03) -> Figure:
     return figure
 
 
+def sweep(curves: dict[str, tuple[str, list[int], np.ndarray, np.ndarray | None]]) -> Figure:
+    """A score on the test split by round, for each setting: mean over seeds and 95 % interval.
+
+    ``curves`` hold, by setting, the score's name, the rounds [R], means [R], and bounds [2,R] or
+    None at a single seed.
+    """
+    figure, axes = _new()
+    for setting, (name, rounds, mean, bounds) in curves.items():
+        (line,) = axes.plot(rounds, mean, marker="o", ms=3.5, label=setting)
+        if bounds is not None:
+            axes.fill_between(rounds, *bounds, color=line.get_color(), alpha=0.18, lw=0)
+        axes.set(xlabel="round", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG and frees the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)

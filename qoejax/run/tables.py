@@ -17,6 +17,11 @@ WITHIN = ("all", "class", "group")
 Tables = tuple[table.Spec, table.Table, table.Table, dict[str, Any]]
 
 
+def seed(config: ml_collections.ConfigDict) -> int:
+    """Of all that is drawn before training: rows, splits, clients, traces, who is malicious."""
+    return config.seed if config.data.seed < 0 else config.data.seed
+
+
 def dataset(config: ml_collections.ConfigDict) -> Any:
     """The prepared TFDS builder that ``config.data`` names."""
     return load.builder(config.data.name, config.data.dir or None, config.data.manual_dir or None)
@@ -157,14 +162,14 @@ def _random(
     config: ml_collections.ConfigDict, prepared: Any, spec: table.Spec, rows: table.Table, test: Any
 ) -> splits.Split:
     del prepared, test
-    return splits.random(_flat(config, spec, rows), config.data.test_fraction, config.seed + 1)
+    return splits.random(_flat(config, spec, rows), config.data.test_fraction, seed(config) + 1)
 
 
 def _by_group(
     config: ml_collections.ConfigDict, prepared: Any, spec: table.Spec, rows: table.Table, test: Any
 ) -> splits.Split:
     del prepared, spec, test
-    return splits.by_group(rows.group, rows.label, config.data.test_fraction, config.seed)
+    return splits.by_group(rows.group, rows.label, config.data.test_fraction, seed(config))
 
 
 def _blocked(
@@ -184,7 +189,7 @@ def _blocked(
     order = rows.x[:, -1, names.index(d.order)].astype(np.float64) if d.order else number
     within = {"all": np.zeros_like(rows.label), "class": rows.label, "group": rows.group}[d.within]
     return splits.blocked(
-        within, order, rows.label, d.test_fraction, config.seed, blocks=d.blocks, gap=d.gap
+        within, order, rows.label, d.test_fraction, seed(config), blocks=d.blocks, gap=d.gap
     )
 
 

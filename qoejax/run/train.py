@@ -1,12 +1,13 @@
 """The host loop: blocks of rounds on the device, files and progress in between."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,8 @@ import ml_collections
 import numpy as np
 
 from qoejax import trees
+from qoejax.fed import participation
+from qoejax.fed.engine import Engine
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.fed.judge import by_experience
 from qoejax.run import (
@@ -27,6 +30,8 @@ from qoejax.run import (
     participate,
     privacy,
     report,
+    rounds,
+    tune,
     wired,
 )
 from qoejax.run.checkpoint import Checkpoints
@@ -58,13 +63,15 @@ class Run(NamedTuple):
     data: build.Data
     population: build.Population
     objective: Any
-    engine: Any
+    engine: Engine
+    make_engine: Callable[[Mapping[str, Any] | None], Engine]  # of traced rates, for sweeps
     fleet: participate.Fleet | None  # simulated devices
     predict: Any  # compiled once: a run evaluates many times
     examples: Examples  # on the device
     key: jax.Array
     label_counts: np.ndarray
     ledger: privacy.Ledger
+    tuned: dict[str, Any] | None  # how ``config.perf`` was chosen, if by measurement
     group: distributed.Group = distributed.ALONE  # the processes that share the run
 
 
@@ -72,30 +79,66 @@ def prepare(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     group: distributed.Group = distributed.ALONE,
+    tuned: dict[str, Any] | None = None,
+    retune: bool = False,
 ) -> Run:
-    """Data, model and engine of a config; compiles nothing yet."""
+    """Data, model and engine of a config; compiles nothing yet unless it has to measure.
+
+    ``tuned`` is what the run chose when it began, ``retune`` says not to ask the cache.
+    """
     data = build.data(config)
     population = build.population(config, data)
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
-    engine, fleet = _engine(config, data, population, objective)
+    config, tuned = tune.resolve(config, _trial(config, data, population, objective), tuned, retune)
+    make_engine, fleet, _ = _engines(config, data, population, objective)
+    engine = make_engine(None)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(population.examples)
     key = jax.random.key(config.seed)
     ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
     return Run(
-        config, workdir, data, population, objective, engine, fleet, predict, staged, key, counts,
-        ledger, group,
+        config, workdir, data, population, objective, engine, make_engine, fleet, predict, staged,
+        key, counts, ledger, tuned, group,
     )  # fmt: skip
 
 
-def _engine(
+def _trial(
     config: ml_collections.ConfigDict,
     data: build.Data,
     population: build.Population,
     objective: Any,
-) -> tuple[Any, participate.Fleet | None]:
-    """The engine, once everything that its shapes can rule out is ruled out; and its devices."""
+) -> Callable[[], tune.Trial]:
+    """Short rounds of this run, for measurements; made when they are wanted."""
+
+    def short(config: ml_collections.ConfigDict) -> tuple[Engine, float]:
+        make_engine, _, share = _engines(config, data, population, objective, tune.STEPS)
+        return make_engine(None), share
+
+    def make() -> tune.Trial:
+        steps = participate.local_steps(config, population.count)
+        return tune.Trial(
+            engine=short,
+            params=objective.init(jax.random.key(0), jnp.asarray(population.examples.x[:1])),
+            examples=population.examples,
+            cohort=config.fed.cohort or len(population.count),
+            facts={"clients": len(steps), "steps": (steps.min(), steps.mean(), steps.max())},
+        )
+
+    return make
+
+
+def _engines(
+    config: ml_collections.ConfigDict,
+    data: build.Data,
+    population: build.Population,
+    objective: Any,
+    short: int | None = None,
+) -> tuple[Callable[[Mapping[str, Any] | None], Engine], participate.Fleet | None, float]:
+    """The engine of given rates, once all that shapes can rule out is ruled out; its devices.
+
+    With ``short`` clients do a share of their work, about so many steps; the share comes last.
+    """
     x = jax.ShapeDtypeStruct((1, *population.examples.x.shape[1:]), jnp.float32)
     params = jax.eval_shape(objective.init, jax.random.key(0), x)
     update = algorithm.client_update(config, objective.loss_fn)
@@ -103,6 +146,10 @@ def _engine(
     part, fleet = participate.make(
         config, population.count, update, params, objective.loss_fn, population.examples
     )
+    share = 1.0
+    if short is not None:
+        steps = participate.local_steps(config, population.count)
+        part, share = participation.shortened(part, steps, short)
     if part.schedule is not None:
         oldest = int(part.schedule.staleness.max())
         algorithm.check_memory(config, update, params, len(population.count), oldest + 1)
@@ -113,21 +160,27 @@ def _engine(
             held_out=jax.tree.map(jnp.asarray, data.held_out),
             mos_share=config.fed.mos_share, temperature=config.fed.temperature,
         )  # fmt: skip
-    engine = build.make_engine(
+    make = functools.partial(
+        build.make_engine,
         config, objective.loss_fn, population.offset, population.count, data.root,
         participation=part, weigh=weigh, staleness_power=config.participation.staleness_power,
     )  # fmt: skip
-    return engine, fleet
+    return lambda rates: make(rates=rates), fleet, share
 
 
 def train(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     group: distributed.Group = distributed.ALONE,
+    retune: bool = False,
 ) -> dict[str, Any] | None:
     """Trains to the last round, from the last sound checkpoint if there is one.
 
-    All processes of ``group`` call this alike; the first writes.
+    Args:
+      config: Of the run.
+      workdir: Its folder.
+      group: The processes, all of which call this alike; the first writes.
+      retune: Measure anew what ``config.perf`` leaves open, unless the run has chosen already.
 
     Returns:
       The summary that the command prints: rounds, digest of the parameters, metrics, seconds. None
@@ -138,12 +191,12 @@ def train(
     """
     build.check(config)
     distributed.check(config, group)
-    build.set_devices(config, group.count)
     workdir = files.writable_folder(workdir, "workdir")
     with group.entered(files.locked, workdir / ".lock", f"workdir {workdir}"):
         # The workdir is pinned to this config only when everything could be built from it.
-        group.first(manifest.check, workdir, build.plain_config(config))
-        run = prepare(config, workdir, group)
+        known = group.first(manifest.check, workdir, build.plain_config(config)) or {}
+        build.set_devices(config, known.get("tuned"), group.count)
+        run = prepare(config, workdir, group, known.get("tuned"), retune)
         rows = trees.sha256((run.population.examples, run.population.offset))
         group.same("the training rows", rows, "expected the same prepared dataset everywhere")
         staged = group.exchange("staged bytes", str(distributed.bytes_here(run.examples)))
@@ -163,7 +216,8 @@ def _open_record(run: Run, fingerprint: str, staged: list[int]) -> dict[str, Any
     ``staged`` are the bytes of rows on the devices of each process.
     """
     record = manifest.open_run(run.workdir, build.plain_config(run.config))
-    record |= {"privacy": run.ledger.claim, "processes": len(staged), "staged_bytes": staged}
+    record |= {"privacy": run.ledger.claim, "tuned": run.tuned}
+    record |= {"processes": len(staged), "staged_bytes": staged}
     manifest.pin_data(run.workdir, record, fingerprint)
     return record
 
@@ -188,7 +242,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
         LOG.info("resuming after round %d of %d", first, end)
     start = time.perf_counter()
     key = jax.random.fold_in(run.key, 1)
-    sizes = _blocks(run.config, first, end)
+    sizes = rounds.blocks(run.config, first, end)
     with (
         run.group.entered(_writer, run.workdir, first) as writer,
         _exchange(run, state.params) as exchange,
@@ -196,11 +250,11 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
         for n in run.group.first(progress, sizes, end, first) or sizes:
             state, rows = _block(run, exchange, state, key, n)
             last = int(rows[-1]["round"])
-            due = _due(last, run.config.evaluation.every, end)
-            run.group.first(_log, run, writer, rows, _models(run, state) if due else None, message)
-            if _due(last, run.config.checkpoint.every, end):
+            due = rounds.due(last, run.config.evaluation.every, end)
+            run.group.first(_log, run, writer, rows, models(run, state) if due else None, message)
+            if rounds.due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
-            LOG.info("round %d: %s", last, _line(rows[-1]))
+            LOG.info("round %d: %s", last, rounds.line(rows[-1]))
     if run.ledger.stopped:
         LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
@@ -211,51 +265,39 @@ def _writer(workdir: pathlib.Path, first: int) -> contextlib.closing[MetricsWrit
 
 
 def _log(
-    run: Run, writer: MetricsWriter, rows: list[dict[str, Any]], models: Any, message: int
+    run: Run, writer: MetricsWriter, rows: list[dict[str, Any]], params: Any, message: int
 ) -> None:
-    """Writes the rows of a block, the last with test figures if there are ``models`` to test."""
-    if models is not None:
-        rows[-1]["test"] = _quick(run, models)
+    """Writes the rows of a block, the last with test figures if there are ``params`` to test."""
+    if params is not None:
+        rows[-1]["test"] = quick(run, params)
     for row in rows:
         if run.fleet is not None:
-            row["simulated"] = _simulated(run, run.fleet, row["round"] - 1)
+            key = jax.random.fold_in(run.key, 1)
+            row["simulated"] = simulated(run, run.fleet, key, row["round"] - 1)
         writer.write(row | _costs(run, row["round"], message))
 
 
-def _models(run: Run, state: Any) -> Any:
+def models(run: Run, state: Any) -> Any:
     """The global parameters, or every client's own, on the host; all processes must call it."""
-    models = run.engine.models
-    return run.group.host(state.params if models is None else models(state))
+    own = run.engine.models
+    return run.group.host(state.params if own is None else own(state))
 
 
-def _simulated(run: Run, fleet: participate.Fleet, number: int) -> dict[str, Any]:
-    key = jax.random.fold_in(run.key, 1)
+def simulated(run: Run, fleet: participate.Fleet, key: jax.Array, number: int) -> dict[str, Any]:
+    """What round ``number`` (from 0) would have taken on the devices of ``fleet``."""
     return fleet.row(number, jax.device_get(run.engine.cohort_for(jnp.int32(number), key)))
 
 
-def _quick(run: Run, models: Any) -> dict[str, float]:
+def quick(run: Run, params: Any) -> dict[str, float]:
+    """A few figures of a state's ``models`` on the test split."""
     stacked = run.engine.models is not None
-    return evaluate.quick(run.predict, models, stacked, run.data.test, run.data.spec)
+    return evaluate.quick(run.predict, params, stacked, run.data.test, run.data.spec)
 
 
 def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
     """What a round has cost: bytes of one client's update, and epsilon so far where it is kept."""
     spent = {} if run.ledger.epsilon is None else {"epsilon": run.ledger.epsilon(number)}
     return {"update_bytes": message, **spent}
-
-
-def _due(step: int, every: int, end: int) -> bool:
-    return step % every == 0 or step == end
-
-
-def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator[int]:
-    """Sizes of the blocks to come; they end where something is due, whatever they began at."""
-    done = first
-    every = (config.perf.rounds_per_dispatch, config.evaluation.every, config.checkpoint.every)
-    while done < end:
-        n = min([e - done % e for e in every] + [end - done])
-        yield n
-        done += n
 
 
 @contextlib.contextmanager
@@ -298,6 +340,7 @@ def _block(
     run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
     """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
+    several = len(run.data.spec.label_names) > 1
     if exchange is None:
         start = time.perf_counter()
         before = int(state.round)
@@ -305,39 +348,15 @@ def _block(
         stacked = jax.device_get(stacked)
         seconds = (time.perf_counter() - start) / n
         each = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(n)]
-        return state, [_row(run, before + i + 1, m, seconds) for i, m in enumerate(each)]
+        return state, [rounds.row(before + i + 1, m, seconds, several) for i, m in enumerate(each)]
     rows = []
     for _ in range(n):
         start = time.perf_counter()
         state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
         seconds = time.perf_counter() - start
-        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": wire})
+        row = rounds.row(int(state.round), metrics, seconds, several)
+        rows.append(row | {"wire": wire})
     return state, rows
-
-
-def _row(run: Run, number: int, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A round's sums as the ratios that people read."""
-    several = len(run.data.spec.label_names) > 1
-    s = {k: float(v) for k, v in sums.items()}
-    per = lambda a, b: s[a] / s[b] if s.get(b) else None  # noqa: E731
-    mse = per("mos_se", "mos_count")
-    return {
-        "round": number,
-        "loss": per("loss_sum", "count"),
-        "accuracy": per("correct", "count") if several else None,
-        "mos_rmse": None if mse is None else mse**0.5,
-        "clients": int(s["clients"]),
-        "refused": int(s["refused"]),
-        "absent": int(s["absent"]),
-        "examples": int(s["count"]),
-        "seconds": round(seconds, 6),
-    }
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"loss {row['loss']:.4f}" if row["loss"] is not None else "no client"]
-    parts += [f"{k} {v:.4f}" for k, v in row.get("test", {}).items() if isinstance(v, float)]
-    return ", ".join(parts)
 
 
 def data_report(run: Run) -> dict[str, Any]:
@@ -358,12 +377,12 @@ def _finish(
     run: Run, record: dict[str, Any] | None, facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any] | None:
     """Reports on the trained model; all processes must call it, and the first does the work."""
-    params, rounds = _models(run, state), int(state.round)
-    return run.group.first(_conclude, run, record or {}, facts, params, rounds, seconds)
+    params, done = models(run, state), int(state.round)
+    return run.group.first(_conclude, run, record or {}, facts, params, done, seconds)
 
 
 def _conclude(
-    run: Run, record: dict[str, Any], facts: dict[str, Any], params: Any, rounds: int,
+    run: Run, record: dict[str, Any], facts: dict[str, Any], params: Any, done: int,
     seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     model = Model(
@@ -378,12 +397,12 @@ def _conclude(
         summary = summary | {"own_rows": evaluate.own_rows(model, run.data.test, owner)}
     files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
-    record["rounds"] = rounds
+    record["rounds"] = done
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {
         "workdir": str(run.workdir),
-        "rounds": rounds,
+        "rounds": done,
         "params": trees.count(params),
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),

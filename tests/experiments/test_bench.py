@@ -123,3 +123,22 @@ def test_scaleout():
     assert rows[0]["ratio"] == 1.0
     assert rows[1]["same_bits"]
     assert rows[2]["same_bits"]
+
+
+@pytest.mark.slow
+def test_compile():
+    row, total = lines("compile", "--models=mlp", "--clients=4")
+    assert total["ratios"] == {"mlp": row["ratio"]}
+    assert row["ratio"] == pytest.approx(row["cold_compile_s"] / row["warm_compile_s"])
+    assert row["ratio"] > 1
+
+
+@pytest.mark.slow
+def test_sweep():
+    *rows, total = lines(
+        "sweep", "--models=mlp", "--axis=turn", "--seeds=2", "--clients=3", "--steps=1",
+        "--rounds=1",
+    )  # fmt: skip
+    assert [row["at_once"] for row in rows] == [2, 1]
+    assert all(row["sweep_seconds"] > 0 and row["singles_seconds"] > 0 for row in rows)
+    assert total["ratios"].keys() == {"mlp/turn/2 at once", "mlp/turn/1 at once"}

@@ -161,3 +161,17 @@ def test_traces_have_their_own_memory():
 def test_bad_participation_is_named(part, words):
     with pytest.raises(ValueError, match=words):
         tiny.make_engine(participation=part)
+
+
+def test_shortened_rounds_are_as_uneven_as_whole_ones():
+    steps = np.array([2, 10, 40, 100, 8])
+    part, share = participation.shortened(Participation(), steps, mean=4)
+    assert part.limit.tolist() == [1, 2, 5, 13, 1]
+    assert share == pytest.approx(22 / 160)
+    limited = Participation(limit=np.array([0, 50, 50, 3, 50]))
+    part, share = participation.shortened(limited, steps, mean=4)
+    assert part.limit.tolist() == [0, 2, 5, 3, 1]  # who can do nothing stays out
+    assert share == pytest.approx(11 / (0 + 10 + 40 + 3 + 8))
+    whole, share = participation.shortened(Participation(), steps, mean=1000)
+    assert whole.limit.tolist() == steps.tolist()
+    assert share == 1

@@ -39,7 +39,7 @@ def test_bad_flags_are_one_sentence(args, message):
     assert message in last[0]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "prepare"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "prepare", "sweep"])
 def test_help_describes_the_command(name):
     done = run(name, "--help")
     assert f"python -m experiments.{name}" in done.stdout
