@@ -104,3 +104,18 @@ def test_rules():
         assert row["seconds"] >= row["minimum"] > 0
         assert row["of_round"] == pytest.approx(row["seconds"] / by_name["round"]["seconds"])
         assert row["temp_mb_many"] > 0
+
+
+@pytest.mark.slow
+def test_scale():
+    rows = lines(
+        "scale", "--cohorts=2,4", "--rounds=1", "--rows=200", "--clients=4", "--alphas=0.3",
+        "--registered=50",
+    )  # fmt: skip
+    first, second, staged, small, large, total = rows
+    assert [row["part"] for row in rows[:-1]] == ["start", "start", "staging", "round", "round"]
+    assert first["state_mb"] == 0 < second["state_mb"]
+    assert 1 <= staged["ratio"] < 1.1
+    assert staged["home_ratio"] >= 1
+    assert (small["time_ratio"], small["memory_ratio"]) == (1, 1)
+    assert total["memory_ratio"] == large["memory_ratio"] < 1.1
