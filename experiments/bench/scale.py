@@ -7,7 +7,8 @@ One JSON line each:
     round    the default hybrid on records (T = 1): seconds a round and the temporary memory of its
              program, per device, as XLA states it; ratios are against the smallest cohort
     staging  bytes in device memory over bytes of the raw rows, on all devices together, at each
-             Dirichlet alpha and number of clients; memory that devices share counts once
+             Dirichlet alpha and number of clients; memory that devices share counts once.
+             ``home_ratio`` is the same with ``perf.placement=home``, which pads the emptier devices
     start    seconds from rows on the host to an engine that can be dispatched (compilation apart):
              partition, staging, initial state; an algorithm without and one with clients' states
 
@@ -61,25 +62,30 @@ def _rows(n: int) -> Any:
     from qoejax.types import Examples
 
     rng = np.random.default_rng(0)
+    rarity = 1 / np.arange(1, CLASSES + 1)  # as attacks are: a few classes have most rows
     return Examples(
         x=rng.standard_normal((n, 1, FEATURES), np.float32),
-        label=rng.integers(0, CLASSES, n, dtype=np.int32),
+        label=rng.choice(CLASSES, n, p=rarity / rarity.sum()).astype(np.int32),
         mos=np.zeros((n, 1), np.float32),
         mos_mask=np.zeros((n, 1), bool),
         weight=np.ones(n, np.float32),
     )
 
 
-def _engine(config: Any, offset: Any, count: Any) -> tuple[Any, Any]:
-    """The engine and its state before round 0."""
+def _engine(config: Any, offset: Any, count: Any) -> tuple[Any, Callable[[], Any]]:
+    """The engine, and a function that makes its state before round 0."""
     import jax
 
     from qoejax.run import build
 
     objective = _objective(config)
     engine = build.make_engine(config, objective.loss_fn, offset, count)
-    params = objective.init(jax.random.key(0), _rows(1).x)
-    return engine, jax.block_until_ready(engine.init(params))
+
+    def init() -> Any:
+        params = objective.init(jax.random.key(0), _rows(1).x)
+        return jax.block_until_ready(engine.init(params))
+
+    return engine, init
 
 
 def _program(cohort: int) -> tuple[Callable[[], float], dict[str, Any]]:
@@ -88,7 +94,8 @@ def _program(cohort: int) -> tuple[Callable[[], float], dict[str, Any]]:
     import numpy as np
 
     offset = np.arange(cohort, dtype=np.int32) * BATCH
-    engine, state = _engine(_config(cohort, cohort), offset, np.full(cohort, BATCH, np.int32))
+    engine, init = _engine(_config(cohort, cohort), offset, np.full(cohort, BATCH, np.int32))
+    state = init()
     examples = engine.place(_rows(cohort * BATCH))
     start = time.perf_counter()
     compiled = engine.lower(state, examples, jax.random.key(1), 1).compile()
@@ -137,6 +144,7 @@ def staging(clients: int, alpha: float) -> dict[str, Any]:
     import jax
 
     from qoejax.data import cohort, partition
+    from qoejax.fed.homes import settle
 
     rows = _rows(_ROWS.value)
     parts = partition.dirichlet(rows.label, clients, seed=0, alpha=alpha)
@@ -148,6 +156,7 @@ def staging(clients: int, alpha: float) -> dict[str, Any]:
         "bench": "scale", "part": "staging", "clients": clients, "alpha": alpha,
         "largest_over_mean": float(count.max() / count.mean()), "raw_mb": raw / 1e6,
         "ratio": (resident(placed) + offset.nbytes + count.nbytes) / raw,
+        "home_ratio": settle(offset, count, jax.device_count()).rows.size / len(rows.label),
     }  # fmt: skip
 
 
@@ -164,7 +173,8 @@ def start(algorithm: str) -> dict[str, Any]:
     marks.append(time.perf_counter())
     staged, offset, count = cohort.stage(rows, parts)
     marks.append(time.perf_counter())
-    engine, state = _engine(_config(100, clients, algorithm), offset, count)
+    engine, init = _engine(_config(100, clients, algorithm), offset, count)
+    state = init()
     marks.append(time.perf_counter())
     jax.block_until_ready(engine.place(staged))
     marks.append(time.perf_counter())

@@ -38,7 +38,7 @@ def stacked(name):
 
 @pytest.mark.multidevice
 @pytest.mark.parametrize("mode", list(MODES)[1:])
-@pytest.mark.parametrize("name", ["fedavg", "feddyn"])
+@pytest.mark.parametrize("name", [pytest.param("fedavg", marks=pytest.mark.slow), "feddyn"])
 def test_modes_agree(name, mode):
     state, metrics = played(mode, name)
     own = jax.tree.map(lambda s: s[: len(tiny.COUNT)], state.client_state)
@@ -96,7 +96,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_rules_two_forms_agree(name, chunk):
     both = []
     for rule in (RULES[name](), RULES[name]()._replace(linear=None)):
@@ -253,5 +253,5 @@ def test_bad_arguments_are_named(kwargs, words):
 @pytest.mark.multidevice
 def test_rows_that_were_not_placed_are_refused_at_home():
     eng = tiny.make_engine(**MODES["home"])
-    with pytest.raises(ValueError, match=r"examples have 101 rows: expected the 102 that"):
+    with pytest.raises(ValueError, match=r"examples have 101 rows: expected the 106 that"):
         eng.block(eng.init(tiny.params()), tiny.examples(), tiny.key(), 1)
