@@ -231,6 +231,7 @@ def _connect(wanted: Asked) -> Group:
     timer = threading.Timer(wanted.timeout + last, _end, (sentence,))
     timer.daemon = True
     timer.start()
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     try:
         jax.distributed.initialize(
             wanted.coordinator, wanted.count, wanted.index,

@@ -68,6 +68,11 @@ def staged(workdir):
     return json.loads((workdir / "manifest.json").read_text())["staged_bytes"]
 
 
+def metrics(workdir):
+    rows = read_rows(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
 def bytes_of_all_rows(data_dir):
     config = several_config.get_config()
     config.data.dir = str(data_dir)
@@ -95,32 +100,18 @@ def prepared(data_dir):
     return data_dir
 
 
-@pytest.fixture(scope="module")
-def one(prepared, tmp_path_factory):
-    """(workdir, summary) of one process with two devices."""
-    workdir = tmp_path_factory.mktemp("several") / "one"
-    return workdir, run_one(prepared, workdir)
-
-
 @pytest.mark.multidevice
-def test_two_processes_are_two_devices_to_the_bit_also_when_resumed(one, prepared, tmp_path):
-    workdir, want = one
-    got = run_pair(prepared, tmp_path / "two")
+def test_two_processes_are_two_devices_to_the_bit(prepared, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    want, got = run_one(prepared, one), run_pair(prepared, two)
     assert got["params_sha256"] == want["params_sha256"]
-    strip = lambda rs: [{k: v for k, v in r.items() if k != "seconds"} for r in rs]  # noqa: E731
-    rows = read_rows(tmp_path / "two" / "metrics.jsonl")
-    assert strip(rows) == strip(read_rows(workdir / "metrics.jsonl"))
-    assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in workdir.iterdir()}
+    assert metrics(two) == metrics(one)
+    assert {p.name for p in two.iterdir()} == {p.name for p in one.iterdir()}
     # Of three clients with as many rows, one process has two on its device; the other's one client
     # is filled up to the same length. Nobody has the rows of all.
-    [both] = staged(workdir)
-    assert staged(tmp_path / "two") == [both // 2, both // 2]
-    assert 3 * (both // 2) == 2 * bytes_of_all_rows(prepared)
-    # What two processes saved, one goes on with.
-    shutil.rmtree(tmp_path / "two" / "checkpoints" / "4")
-    again = run_one(prepared, tmp_path / "two")
-    assert again["params_sha256"] == want["params_sha256"]
-    assert strip(read_rows(tmp_path / "two" / "metrics.jsonl")) == strip(rows)
+    share = 2 * bytes_of_all_rows(prepared) // 3
+    assert staged(two) == [share, share]
+    assert staged(one) == [2 * share]
 
 
 @pytest.mark.slow
@@ -132,6 +123,12 @@ def test_two_processes_run_what_one_runs(prepared, tmp_path, variant):
     want = run_one(prepared, tmp_path / "one", variant=variant)
     got = run_pair(prepared, tmp_path / "two", variant=variant)
     assert got["params_sha256"] == want["params_sha256"]
+    rows = metrics(tmp_path / "two")
+    # What two processes saved, one goes on with.
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "4")
+    again = run_one(prepared, tmp_path / "two", variant=variant)
+    assert again["params_sha256"] == want["params_sha256"]
+    assert metrics(tmp_path / "two") == rows
     # And the other way round: two go on with what one saved, the newest of it damaged.
     newest = [p for p in (tmp_path / "one" / "checkpoints" / "4").rglob("*") if p.is_file()]
     largest = max(newest, key=lambda p: p.stat().st_size)
