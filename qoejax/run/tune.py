@@ -28,6 +28,9 @@ AUTO = "auto"
 ROUNDS = 3
 """Timed rounds of a candidate, of which the fastest counts."""
 
+TUNED = ("client_axis", "chunk", "devices", "rounds_per_dispatch", "tune_seconds")
+"""Keys of ``perf`` that are chosen, or say how; others belong to the question."""
+
 KEYS = {
     "fed": ("algorithm", "weight", "option", "personal"),
     "client": ("optimizer", "batch"),
@@ -36,7 +39,7 @@ KEYS = {
     "privacy": ("mechanism", "microbatch"),
     "compress": ("method", "feedback"),
 }
-"""Keys of the config, beside the whole model, that a cached answer is for."""
+"""Further keys of the config, beside the whole model, that a cached answer is for."""
 
 STEPS = 4
 """Mean local steps of a client in a timed round; all clients do the same share of theirs."""
@@ -161,8 +164,9 @@ def _key(
     chosen = {
         f"{part}.{name}": config[part][name] for part, names in KEYS.items() for name in names
     }
+    others = {k: v for k, v in config.perf.to_dict().items() if k not in TUNED}
     return {
-        "config": {"model": config.model.to_dict(), **chosen},
+        "config": {"model": config.model.to_dict(), "perf": others, **chosen},
         "params": {name: leaf.shape for name, leaf in trees.named_leaves(trial.params)},
         "row": trial.examples.x.shape[1:],
         "cohort": trial.cohort,
