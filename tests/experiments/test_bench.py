@@ -116,7 +116,6 @@ def test_rules():
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 def test_scaleout():
     *rows, total = lines("scaleout", "--clients=2", "--rows=16", "--rounds=1", "--repeats=1")
     assert [row["layout"] for row in rows] == list(total["ratios"])
@@ -143,7 +142,9 @@ def test_sweep():
     assert [row["at_once"] for row in rows] == [2, 1]
     assert all(row["sweep_seconds"] > 0 and row["singles_seconds"] > 0 for row in rows)
     assert total["ratios"].keys() == {"mlp/turn/2 at once", "mlp/turn/1 at once"}
-=======
+
+
+@pytest.mark.slow
 def test_scale():
     rows = lines(
         "scale", "--cohorts=2,4", "--rounds=1", "--rows=200", "--clients=4", "--alphas=0.3",
@@ -156,4 +157,3 @@ def test_scale():
     assert staged["home_ratio"] >= 1
     assert (small["time_ratio"], small["memory_ratio"]) == (1, 1)
     assert total["memory_ratio"] == large["memory_ratio"] < 1.1
->>>>>>> engine
