@@ -86,6 +86,7 @@ def make_engine(*, chunk: int = 4, devices: Sequence[Any] | None = None, **optio
         local=local,
         server=server,
         block=_block(one, on, local, server),
+        lower=None,
     )
 
 
