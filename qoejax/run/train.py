@@ -200,7 +200,8 @@ def train(
         rows = trees.sha256((run.population.examples, run.population.offset))
         group.same("the training rows", rows, "expected the same prepared dataset everywhere")
         staged = group.exchange("staged bytes", str(distributed.bytes_here(run.examples)))
-        record = group.first(_open_record, run, rows, [int(n) for n in staged])
+        asked = build.plain_config(config)  # in which "auto" is still open
+        record = group.first(_open_record, run, asked, rows, [int(n) for n in staged])
         facts = data_report(run)
         group.first(files.write_json, workdir / "data.json", facts)
         distributed.check_shared(group, workdir / "data.json")
@@ -210,12 +211,14 @@ def train(
         return _finish(run, record, facts, state, seconds)
 
 
-def _open_record(run: Run, fingerprint: str, staged: list[int]) -> dict[str, Any]:
-    """The manifest, from here on pinned to the config and the rows.
+def _open_record(
+    run: Run, asked: dict[str, Any], fingerprint: str, staged: list[int]
+) -> dict[str, Any]:
+    """The manifest, from here on pinned to the config that was asked for and to the rows.
 
     ``staged`` are the bytes of rows on the devices of each process.
     """
-    record = manifest.open_run(run.workdir, build.plain_config(run.config))
+    record = manifest.open_run(run.workdir, asked)
     record |= {"privacy": run.ledger.claim, "tuned": run.tuned}
     record |= {"processes": len(staged), "staged_bytes": staged}
     manifest.pin_data(run.workdir, record, fingerprint)
