@@ -83,4 +83,4 @@ def test_another_number_of_threads_or_too_few_is_refused(data_dir, tmp_path):
         train(tiny_config(data_dir, perf=perf(threads=99)), tmp_path / "w")
     with pytest.raises(RunError, match=r"threads is 2: expected at least .*devices \(3\)"):
         train(tiny_config(data_dir, perf=perf(threads=2, devices=3)), tmp_path / "w")
-    assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "w" / "manifest.json").exists()
