@@ -40,6 +40,7 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
+	$(BIN)/python -m experiments.bench.wired_rounds
 	$(BIN)/python -m experiments.bench.simulator
 	$(BIN)/python -m experiments.bench.captures
 	$(BIN)/python -m experiments.bench.prepare --rows=1000000

@@ -17,9 +17,9 @@ def lines(name, *args):
 
 
 @pytest.mark.slow
-def test_rounds():
+def test_wired_rounds():
     off, on, total = lines(
-        "rounds", "--clients=2", "--rows=16", "--rounds=1", "--signers=openssl", "--axis=turn"
+        "wired_rounds", "--clients=2", "--rows=16", "--rounds=1", "--signers=openssl", "--axis=turn"
     )
     assert (off["wire"], on["wire"]) == ("off", "openssl")
     assert off["ratio"] == 1.0

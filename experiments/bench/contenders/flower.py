@@ -1,0 +1,72 @@
+"""Flower's simulation on Ray with two actors, in a process of its own.
+
+``flower_worker`` may run under another Python (``--flower_python``), where our own packages are not.
+"""
+
+import pathlib
+import pickle
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from experiments.bench.workload import Contender, Workload
+
+WORKER = "experiments.bench.contenders.flower_worker"
+NEEDS = "import flwr, ray, torch"
+
+
+def prepare(workload: Workload, *, python: str = "") -> Contender:
+    """A simulation that waits for a word between its rounds.
+
+    Raises:
+      ModuleNotFoundError: That Python lacks a package.
+      RuntimeError: The simulation ended; the sentence has the end of what it said.
+    """
+    python = python or sys.executable
+    found = subprocess.run([python, "-c", NEEDS], capture_output=True, text=True, check=False)
+    if found.returncode:
+        said = found.stderr.strip().splitlines()[-1]
+        missing = next((name for name in NEEDS.split() if f"'{name.strip(',')}'" in said), "flwr")
+        raise ModuleNotFoundError(said, name=missing.strip(","))
+    folder = tempfile.TemporaryDirectory(prefix="qoejax-flower-")
+    home = pathlib.Path(folder.name)
+    (home / "workload.pickle").write_bytes(pickle.dumps(workload._replace(draw=None)._asdict()))
+    log = open(home / "log", "w+b")  # noqa: SIM115 - closed with the process
+    process = subprocess.Popen(
+        [python, "-m", WORKER, folder.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=log, text=True, cwd=pathlib.Path(__file__).resolve().parents[3],
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+
+    def ask(word: str) -> None:
+        try:
+            process.stdin.write(f"{word}\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        if process.stdout.readline() != "done\n":
+            close()
+            raise RuntimeError("the simulation ended: " + _tail(home / "log"))
+
+    def params() -> dict[str, np.ndarray]:
+        ask("save")
+        with np.load(home / "params.npz") as saved:
+            return dict(saved)
+
+    def close() -> None:
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    return Contender(lambda: ask("round"), params, close)
+
+
+def _tail(path: pathlib.Path) -> str:
+    return " ".join(path.read_text(errors="replace").split()[-60:])
