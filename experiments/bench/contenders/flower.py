@@ -3,6 +3,8 @@
 ``flower_worker`` may run under another Python (``--flower_python``), where our own packages are not.
 """
 
+import contextlib
+import os
 import pathlib
 import pickle
 import subprocess
@@ -14,6 +16,7 @@ import numpy as np
 from experiments.bench.workload import Contender, Workload
 
 WORKER = "experiments.bench.contenders.flower_worker"
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 NEEDS = "import flwr, ray, torch"
 
 
@@ -36,20 +39,19 @@ def prepare(workload: Workload, *, python: str = "") -> Contender:
     log = open(home / "log", "w+b")  # noqa: SIM115 - closed with the process
     process = subprocess.Popen(
         [python, "-m", WORKER, folder.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=log, text=True, cwd=pathlib.Path(__file__).resolve().parents[3],
+        stderr=log, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdin
     assert process.stdout
 
     def ask(word: str) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(f"{word}\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            pass
         if process.stdout.readline() != "done\n":
+            said = _tail(home / "log")
             close()
-            raise RuntimeError("the simulation ended: " + _tail(home / "log"))
+            raise RuntimeError(f"the simulation ended: {said}")
 
     def params() -> dict[str, np.ndarray]:
         ask("save")
@@ -57,13 +59,15 @@ def prepare(workload: Workload, *, python: str = "") -> Contender:
             return dict(saved)
 
     def close() -> None:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         process.stdout.close()
+        folder.cleanup()
 
     return Contender(lambda: ask("round"), params, close)
 

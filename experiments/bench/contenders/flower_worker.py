@@ -114,4 +114,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from experiments.bench.contenders import flower_worker  # actors cannot import __main__
+
+    flower_worker.main()

@@ -47,7 +47,7 @@ def flax_objective(workload: Workload) -> Objective:
 def with_params(workload: Workload, seed: int = 0) -> Workload:
     """The workload with the parameters that our net starts from."""
     params = objective(workload).init(jax.random.key(seed), jnp.asarray(workload.x[:1]))
-    return workload._replace(params={n: np.asarray(a) for n, a in trees.named_leaves(params)})
+    return workload._replace(params={n: np.array(a) for n, a in trees.named_leaves(params)})
 
 
 def tree(flat: dict[str, np.ndarray]) -> Params:
