@@ -16,7 +16,6 @@ from experiments.bench import workload as workloads
 from experiments.bench.workload import BINS, CLASSES, Workload
 from qoejax import trees
 from qoejax.nets import NETS, Net, from_module
-from qoejax.nets.embed import Periodic
 from qoejax.nets.heads import Heads
 from qoejax.objectives.losses import Objective, make_loss
 from qoejax.types import Examples, Params
@@ -122,6 +121,22 @@ class _CNN(nn.Module):
         return Heads(**self.heads, name="heads")(h)
 
 
+class _Embed(nn.Module):
+    size: int
+    frequencies: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        features, waves = x.shape[-1], 2 * self.frequencies
+        frequency = self.param("frequency", nn.initializers.normal(0.3), (features, waves // 2))
+        shape = (features, waves, self.size)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[::2])
+        angle = 2 * jnp.pi * x[..., None] * frequency[None]
+        h = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+        return nn.relu(jnp.einsum("bfa,fae->bfe", h, kernel) + bias[None])
+
+
 class _Stem(nn.Module):
     width: int
     kernel: int
@@ -157,7 +172,7 @@ class _Hybrid(nn.Module):
     @nn.compact
     def __call__(self, x: Any, train: bool) -> Any:
         s = self.sizes
-        h = Periodic(s["embed_size"], frequencies=s["frequencies"], name="embed")(x[:, 0])
+        h = _Embed(s["embed_size"], s["frequencies"], name="embed")(x[:, 0])
         h = _Stem(s["width"], s["kernel"], s["stride"], name="stem")(h)
         table = self.param("token_position", nn.initializers.normal(0.02), h.shape[-2:])
         h = h + jnp.broadcast_to(table, h.shape)
