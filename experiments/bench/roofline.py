@@ -1,7 +1,9 @@
 """What share of the device's float32 matmul peak a round of the default hybrid reaches. JSON lines.
 
     python -m experiments.bench.roofline
-    python -m experiments.bench.roofline --clients=100,1000,10000 --chunks=16,64,256 --seeds=5  # GPU
+    python -m experiments.bench.roofline --clients=100,1000,10000 --chunks=16,64,256 --seeds=5
+
+(the second on a GPU).
 
 Peak is the best of several ``--size``-cubed products, all devices at work at the same time; rounds
 and products take turns, since the machine is not ours alone. A client step's operations are counted
@@ -82,7 +84,8 @@ def xla_flops(workload: Any) -> float:
     batch = jax.tree.map(lambda leaf: leaf[: workload.batch], nets.rows_of(workload))
     step = jax.jit(jax.grad(lambda p, b, k: loss(p, b, k)[0]))
     lowered = step.lower(nets.tree(workload.params), batch, jax.random.key(0))
-    return lowered.compile().cost_analysis()["flops"]
+    analysis: Any = lowered.compile().cost_analysis()
+    return analysis["flops"]
 
 
 def _turns(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
@@ -140,17 +143,18 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
     seconds = _turns({"peak": peak, "round": _round(work, chunk, seeds)})
     best = peak_flops / min(seconds["peak"])
     fastest, median = min(seconds["round"]), statistics.median(seconds["round"])
+    usual = peak_flops / statistics.median(seconds["peak"])
     return {
         "bench": "roofline", "clients": clients, "chunk": chunk, "seeds": seeds,
         "steps": work.steps, "peak_gflops": best / 1e9,
-        "peak_median_gflops": peak_flops / statistics.median(seconds["peak"]) / 1e9,
+        "peak_median_gflops": usual / 1e9,
         "step_mflop": by_hand / 1e6, "step_mflop_xla": by_xla / 1e6,
         "seconds": median, "minimum": fastest,
         "rounds_per_s": 1 / median, "clients_per_s": clients * seeds / median,
         "gflops": by_hand * steps / fastest / 1e9,
         "fraction": by_hand * steps / fastest / best,
         "fraction_xla": by_xla * steps / fastest / best,
-        "fraction_of_medians": by_hand * steps / median * statistics.median(seconds["peak"]) / peak_flops,
+        "fraction_of_medians": by_hand * steps / median / usual,
         "load": os.getloadavg()[0],
     }  # fmt: skip
 

@@ -10,8 +10,8 @@ it took until its first round was done (compilation included). ``ratio`` and ``r
 against ours, of medians and of fastest rounds: above 1, we are faster. A contender that has used
 ``--most_seconds`` sits the other rotations out, and one that cannot run says why.
 
-After the rotations, ours goes on alone for ``--recompile_rounds`` at the smallest number of clients:
-``compilations`` are those of that time.
+After the rotations, ours goes on alone for ``--recompile_rounds`` at the smallest number of
+clients: ``compilations`` are those of that time.
 """
 
 import os
@@ -149,9 +149,9 @@ def main() -> dict[str, Any]:
     build.set_devices(base.get_config())
     compiled: list[float] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event == COMPILATION:
-            compiled.append(duration)
+            compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     clients = [int(c) for c in _CLIENTS.value]

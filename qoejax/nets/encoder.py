@@ -1,51 +1,76 @@
-"""Pre-LN transformer blocks over one axis, and dropout that is cheap on CPU. JAX.
+"""Pre-LN transformer blocks over one axis, and dropout by bytes. JAX.
 
 Statistics of LayerNorm and softmax are float32 whatever the blocks compute in.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Float
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu": nn.gelu}
 
 
-def words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
-    """A random word for every element, as a hash of its number and of two words of ``key``.
-
-    A cipher call an element, as ``jax.random.bits`` has it, is most of a small net's step on CPU;
-    this is two rounds of an integer hash, which XLA fuses into what reads it. Not cryptographic.
-    """
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
-    number = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return _mix(_mix(number * np.uint32(0x9E3779B9) + first) ^ second)
-
-
-def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    """lowbias32, C. Wellons 2018."""
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
 class Dropout(nn.Module):
-    """``nn.Dropout``, whose random numbers cost a twentieth on CPU (``words``)."""
+    """Dropout decided by one random byte an element.
+
+    The rate is rounded to a multiple of 1/256 and kept values are scaled by the rounded rate, so
+    the mean is kept exactly.
+    """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], train: bool) -> Float[Array, "*shape"]:
         """Drops elements when training, at the cost of the stream ``"dropout"``."""
-        if not train or self.rate == 0:
+        dropped = round(self.rate * 256)
+        if not train or dropped == 0:
             return x
-        dropped = words(self.make_rng("dropout"), x.shape) < np.uint32(self.rate * 2**32)
-        return jnp.where(dropped, jnp.zeros_like(x), x * jnp.asarray(1 / (1 - self.rate), x.dtype))
+        byte = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint8)
+        scale = jnp.asarray(256 / (256 - dropped), x.dtype)
+        return jnp.where(byte >= dropped, x * scale, jnp.zeros_like(x))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise(
+    x: Float[Array, "*batch D"], scale: Float[Array, " D"], bias: Float[Array, " D"], epsilon: float
+) -> Float[Array, "*batch D"]:
+    """Layer normalisation of the last axis (Ba, Kiros and Hinton 2016), with its own gradient.
+
+    All sums are products with a constant vector: on CPU, XLA's reductions along a short last axis,
+    and over the batch in the gradient, cost more than the matmuls around them. Reverse mode only.
+    """
+    return _forward(x, scale, bias, epsilon)[0]
+
+
+def _row_mean(x: Array) -> Array:
+    mean = x @ jnp.full(x.shape[-1], 1 / x.shape[-1], x.dtype)
+    return jnp.broadcast_to(mean[..., None], x.shape)
+
+
+def _forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple]:
+    centred = x - _row_mean(x)
+    inverse = jax.lax.rsqrt(_row_mean(jnp.square(centred)) + epsilon)
+    unit = centred * inverse
+    out = unit * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    return out, (unit, inverse, scale)
+
+
+def _backward(epsilon: float, saved: tuple, grad: Array) -> tuple[Array, Array, Array]:
+    unit, inverse, scale = saved
+    own = grad * jnp.broadcast_to(scale, grad.shape)
+    to_x = (own - _row_mean(own) - unit * _row_mean(own * unit)) * inverse
+    rows = grad.reshape(-1, grad.shape[-1])
+    ones = jnp.ones(len(rows), grad.dtype)
+    return to_x, ones @ (rows * unit.reshape(rows.shape)), ones @ rows
+
+
+normalise.defvjp(_forward, _backward)
 
 
 class LayerNorm(nn.Module):
@@ -59,11 +84,7 @@ class LayerNorm(nn.Module):
         """Normalises the last axis, in float32."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        out = centred * jax.lax.rsqrt(variance + self.epsilon)
-        out = out * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+        out = normalise(x.astype(jnp.float32), scale, bias, self.epsilon)
         return out.astype(self.dtype)
 
 

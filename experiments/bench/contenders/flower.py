@@ -1,6 +1,6 @@
 """Flower's simulation on Ray with two actors, in a process of its own.
 
-``flower_worker`` may run under another Python (``--flower_python``), where our own packages are not.
+``flower_worker`` may run under another Python (``--flower_python``) that lacks our packages.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ def prepare(workload: Workload, *, python: str = "") -> Contender:
         raise ModuleNotFoundError(said, name=missing.strip(","))
     folder = tempfile.TemporaryDirectory(prefix="qoejax-flower-")
     home = pathlib.Path(folder.name)
-    (home / "workload.pickle").write_bytes(pickle.dumps(workload._replace(draw=None)._asdict()))
+    plain = {k: v for k, v in workload._asdict().items() if k != "draw"}
+    (home / "workload.pickle").write_bytes(pickle.dumps(plain))
     log = open(home / "log", "w+b")  # noqa: SIM115 - closed with the process
     process = subprocess.Popen(
         [python, "-m", WORKER, folder.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -88,7 +88,8 @@ def _server_app(folder: str, answer: Any) -> ServerApp:
                 arrays, _ = strategy.aggregate_train(number, replies)
             else:
                 net.load_state_dict(arrays.to_torch_state_dict())
-                np.savez(pathlib.Path(folder) / "params.npz", **torch_nets.dump(net))
+                params: dict[str, Any] = torch_nets.dump(net)
+                np.savez(pathlib.Path(folder) / "params.npz", **params)
             answer.write("done\n")
             answer.flush()
 

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.bench import workload as workloads
 from experiments.bench.workload import BINS, CLASSES, Workload
 from qoejax import trees
-from qoejax.nets import NETS, Net, from_module
+from qoejax.nets import NETS, from_module
 from qoejax.nets.heads import Heads
 from qoejax.objectives.losses import Objective, make_loss
 from qoejax.types import Examples, Params
@@ -27,7 +27,7 @@ def _heads(workload: Workload) -> dict[str, Any]:
     return {"classes": CLASSES, "services": workloads.services(workload.model), "bins": BINS}
 
 
-def _objective(net: Net) -> Objective:
+def _objective(net: Any) -> Objective:
     return make_loss(net, class_weight=np.ones(CLASSES, np.float32))
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from experiments.bench import workload as workloads
 from experiments.bench.workload import BINS, CLASSES, Workload
 
 LOW, HIGH = 1.0, 5.0  # the scale of a MOS
@@ -90,7 +89,7 @@ class Stem(nn.Module):
 
     def __init__(self, features: int, size: int, width: int, kernel: int, stride: int):
         super().__init__()
-        middle = -(-features // stride)
+        middle = math.ceil(features / stride)
         self.conv0 = nn.Conv1d(size, width // 2, kernel, stride, _pad(features, kernel, stride))
         self.conv1 = nn.Conv1d(width // 2, width, kernel, stride, _pad(middle, kernel, stride))
 
@@ -140,7 +139,7 @@ class Hybrid(nn.Module):
 
     def __init__(self, features: int, s: dict[str, Any]):
         super().__init__()
-        tokens = -(--(-features // s["stride"]) // s["stride"])
+        tokens = math.ceil(math.ceil(features / s["stride"]) / s["stride"])
         self.embed = Embed(features, s["frequencies"], s["embed_size"])
         self.stem = Stem(features, s["embed_size"], s["width"], s["kernel"], s["stride"])
         self.token_position = nn.Parameter(torch.zeros(tokens, s["width"]))
@@ -163,7 +162,7 @@ class Hybrid(nn.Module):
 
 def _pad(length: int, kernel: int, stride: int) -> int:
     """Zeros on either side that keep ceil(length / stride) windows, as ours have."""
-    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
     if total % 2:
         raise ValueError(f"{length} features would need {total} zeros, an odd number")
     return total // 2
