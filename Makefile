@@ -39,7 +39,7 @@ check: .venv/.dev
 	$(BIN)/pyrefly check
 
 bench: .venv/.dev
-	$(BIN)/python -m experiments.bench.rounds
+	$(BIN)/python -m experiments.bench.rounds --clients=10
 	$(BIN)/python -m experiments.bench.wired_rounds
 	$(BIN)/python -m experiments.bench.simulator
 	$(BIN)/python -m experiments.bench.captures
