@@ -8,8 +8,7 @@
 Peak is the best of several ``--size``-cubed products, all devices at work at the same time; rounds
 and products take turns, since the machine is not ours alone. A client step's operations are counted
 twice: by XLA for the compiled gradient step of one client, and by hand, for matrix products only
-(two for each product of two numbers; the gradient costs twice the forward pass, the first layer's
-but once). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count.
+(two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count.
 
 On CPU clients are sharded over one device a core, as is the default; elsewhere they run in chunks
 under ``vmap``. ``--seeds`` also runs that many models at once as one more axis (CPU: one device).
@@ -61,8 +60,7 @@ def peak_call(size: int, products: int) -> tuple[Callable[[], None], float]:
 def matmul_flops(sizes: dict[str, Any], features: int, classes: int, batch: int) -> int:
     """Operations of matrix products in a gradient step of the hybrid at T = 1, by hand."""
     width, tokens, last = sizes["width"], features, sizes["embed_size"]
-    first = features * 2 * sizes["frequencies"] * last
-    forward = 0
+    forward = features * 2 * sizes["frequencies"] * last
     for channels in (width // 2, width):
         tokens = -(-tokens // sizes["stride"])
         forward += tokens * sizes["kernel"] * last * channels
@@ -71,7 +69,7 @@ def matmul_flops(sizes: dict[str, Any], features: int, classes: int, batch: int)
     attention = 2 * tokens * tokens * width
     forward += sizes["depth"] * (dense + attention)
     forward += tokens * width * sizes["hidden"] + sizes["hidden"] * (classes + 17)
-    return 2 * batch * (3 * forward + 3 * first)
+    return 3 * 2 * batch * forward
 
 
 def xla_flops(workload: Any) -> float:

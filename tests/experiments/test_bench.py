@@ -33,6 +33,33 @@ def test_wired_rounds():
 
 
 @pytest.mark.slow
+def test_rounds():
+    small = ("--models=mlp", "--clients=2", "--population=3", "--rows=64", "--steps=2")
+    *rows, total = lines(
+        "rounds", *small, "--rotations=2", "--recompile_rounds=3", "--contenders=vmap,torch_1"
+    )
+    ours, vmap, torch = rows
+    assert [row["contender"] for row in rows] == ["qoejax", "vmap", "torch_1"]
+    assert (ours["ratio"], ours["compilations"], ours["params"]) == (1.0, 0, 16_482)
+    assert 0 < ours["compile_s"] <= ours["first_s"]
+    assert vmap["rounds"] == 2
+    assert vmap["ratio_fastest"] == pytest.approx(vmap["minimum"] / ours["minimum"])
+    assert ("ratio" in torch) != ("torch is not installed" in torch.get("error", ""))
+    assert total["ratios_fastest"]["mlp/2"]["vmap"] == vmap["ratio_fastest"]
+
+
+@pytest.mark.slow
+def test_roofline():
+    row, total = lines(
+        "roofline", "--clients=2", "--steps=1", "--rows=32", "--repeats=1", "--size=64"
+    )
+    assert 0.8 * row["step_mflop_xla"] < row["step_mflop"] < row["step_mflop_xla"]
+    assert 0 < row["fraction"] < row["fraction_xla"]
+    assert row["gflops"] / row["peak_gflops"] == pytest.approx(row["fraction"])
+    assert total["fractions"] == {"2/0/1": row["fraction"]}
+
+
+@pytest.mark.slow
 def test_wire():
     rows = lines("wire", "--repeats", "2")
     assert rows
