@@ -8,7 +8,8 @@
 Peak is the best of several ``--size``-cubed products, all devices at work at the same time; rounds
 and products take turns, since the machine is not ours alone. A client step's operations are counted
 twice: by XLA for the compiled gradient step of one client, and by hand, for matrix products only
-(two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count.
+(two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is
+by hand and of the fastest round, ``fraction_xla`` by XLA's count.
 
 On CPU clients are sharded over one device a core, as is the default; elsewhere they run in chunks
 under ``vmap``. ``--seeds`` also runs that many models at once as one more axis (CPU: one device).
