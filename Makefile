@@ -39,7 +39,8 @@ check: .venv/.dev
 	$(BIN)/pyrefly check
 
 bench: .venv/.dev
-	$(BIN)/python -m experiments.bench.rounds
+	$(BIN)/python -m experiments.bench.rounds --clients=10
+	$(BIN)/python -m experiments.bench.wired_rounds
 	$(BIN)/python -m experiments.bench.scaleout
 	$(BIN)/python -m experiments.bench.compile
 	$(BIN)/python -m experiments.bench.sweep

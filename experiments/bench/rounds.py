@@ -1,18 +1,22 @@
-"""Seconds a federated round: 10 and 100 clients, wire off and on. One JSON line each.
+"""A federated round of qoejax against other ways to run it. JSON lines.
 
+    pip install 'qoejax[contenders]'
     python -m experiments.bench.rounds
 
-Every client holds the same number of rows, so that a round's work is clients x steps. ``seconds``
-is the median of the timed rounds after a warm-up, ``minimum`` the fastest, ``compile_s`` what the
-first round took beyond the median. ``ratio`` is against the same rounds with the wire off, and
-``wire_share`` the part of a round that the wire added; ``wait_share`` is the part spent waiting for
-envelopes after the device was done (the rest shares the cores with it).
+The work is that of ``experiments.bench.workload``, and who does it is in
+``experiments.bench.contenders``: all are alive at the same time and take turns, a round each.
+``seconds`` is the median of a contender's timed rounds, ``minimum`` the fastest, ``first_s`` what
+it took until its first round was done (compilation included). ``ratio`` and ``ratio_fastest`` are
+against ours, of medians and of fastest rounds: above 1, we are faster. A contender that has used
+``--most_seconds`` sits the other rotations out, and one that cannot run says why.
+
+After the rotations, ours goes on alone for ``--recompile_rounds`` at the smallest number of
+clients: ``compilations`` are those of that time.
 """
 
-import contextlib
+import os
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -20,126 +24,143 @@ from absl import flags
 from experiments import cli
 from experiments.bench import common
 
-_CLIENTS = flags.DEFINE_list("clients", ["10", "100"], "Numbers of clients.")
-_ROWS = flags.DEFINE_integer("rows", 256, "Rows of each client.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.", lower_bound=1)
-_FEATURES = flags.DEFINE_integer("features", 40, "Features of a record.", lower_bound=1)
-_AXIS = flags.DEFINE_list("axis", ["shard"], "Client axis modes: turn, chunk, shard.")
-_SIGNERS = flags.DEFINE_list("signers", ["pqcrypto", "openssl"], "ML-DSA implementations.")
+_MODELS = flags.DEFINE_list("models", ["mlp", "cnn", "hybrid"], "Nets of the workload.")
+_CONTENDERS = flags.DEFINE_list("contenders", [], "Who runs beside qoejax; all by default.")
+_CLIENTS = flags.DEFINE_list("clients", ["10", "100"], "Clients of a round, out of --population.")
+_POPULATION = flags.DEFINE_integer("population", 100, "Clients.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 640, "Rows of each client.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 20, "Local steps of 32 rows.", lower_bound=1)
+_ROTATIONS = flags.DEFINE_integer("rotations", 7, "Timed rounds of each.", lower_bound=1)
+_MOST = flags.DEFINE_float("most_seconds", 60.0, "Time of a contender's timed rounds.")
+_RECOMPILE = flags.DEFINE_integer("recompile_rounds", 100, "Rounds alone, to count; 0 is off.")
+_FLOWER = flags.DEFINE_string("flower_python", "", "Python that has flwr; this one by default.")
+
+OURS = "qoejax"
+COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
-def _config(clients: int, axis: str) -> Any:
-    from configs import base
+def _names() -> list[str]:
+    """Ours first.
 
-    c = base.get_config()
-    c.clients.count = clients
-    c.perf.client_axis = axis
-    return c
+    Raises:
+      RunError: An unknown contender.
+    """
+    from experiments.bench.contenders import CONTENDERS
+    from qoejax.run.errors import RunError
 
-
-def _population(clients: int, rows: int, features: int) -> Any:
-    import jax
-    import numpy as np
-
-    from qoejax.data.cohort import stage
-    from qoejax.types import Examples
-
-    rng = np.random.default_rng(0)
-    n = clients * rows
-    examples = Examples(
-        x=rng.standard_normal((n, 1, features), np.float32),
-        label=rng.integers(0, 10, n, dtype=np.int32),
-        mos=np.zeros((n, 1), np.float32),
-        mos_mask=np.zeros((n, 1), bool),
-        weight=np.ones(n, np.float32),
-    )
-    staged, offset, count = stage(examples, np.split(np.arange(n), clients))
-    return jax.tree.map(jax.numpy.asarray, staged), offset, count
+    names = _CONTENDERS.value or list(CONTENDERS)
+    if unknown := sorted(set(names) - set(CONTENDERS)):
+        raise RunError(f"contender {unknown[0]!r}: expected one of {', '.join(CONTENDERS)}")
+    return [OURS, *(n for n in names if n != OURS)]
 
 
-@contextlib.contextmanager
-def _exchange(clients: int, params: Any, signer: str | None) -> Iterator[Any]:
-    from qoejax.run import wired
-    from qoejax.wire.exchange import Exchange
+def _start(name: str, workload: Any) -> tuple[Any, dict[str, Any]]:
+    """A contender after its first round, or None; and what can be said of that."""
+    from experiments.bench import contenders
 
-    if signer is None:
-        yield None
-        return
-    spec = wired.tree_spec(params)
-    with Exchange(clients=clients, spec=spec, signer=signer, workers=2) as exchange:
-        yield exchange
+    options = {"python": _FLOWER.value} if name == "flower" else {}
+    contender, start = None, time.perf_counter()
+    try:
+        contender = contenders.prepare(name, workload, **options)
+        contender.round()
+    except Exception as e:  # whatever breaks a contender must not break the others
+        if name == OURS:
+            raise
+        if contender is not None:
+            contender.close()
+        return None, {"error": f"{type(e).__name__}: {e}"}
+    return contender, {"first_s": time.perf_counter() - start}
 
 
-def measure(clients: int, axis: str, signer: str | None) -> dict[str, Any]:
-    """Times one setting."""
-    import jax
-
-    from qoejax import trees
-    from qoejax.data.table import Column, Spec
-    from qoejax.run import build, wired
-
-    config = _config(clients, axis)
-    examples, offset, count = _population(clients, _ROWS.value, _FEATURES.value)
-    names = tuple(f"class{i}" for i in range(10))
-    columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(_FEATURES.value))
-    spec = Spec("bench", columns, names, (), {}, names[0], 1)
-    objective = build.objective(config, spec, [1.0] * 10)
-    engine = build.make_engine(config, objective.loss_fn, offset, count)
-    params = objective.init(jax.random.key(0), examples.x[:1])
-    state, key = engine.init(params), jax.random.key(1)
-    examples = engine.place(examples)
-    seconds, wires = [], []
-    with _exchange(clients, params, signer) as exchange:
-        for _ in range(_ROUNDS.value + 1):
+def _rotate(alive: dict[str, Any], failed: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
+    """Seconds of every round; who breaks moves to ``failed``."""
+    seconds: dict[str, list[float]] = {name: [] for name in alive}
+    for _ in range(_ROTATIONS.value):
+        for name, contender in list(alive.items()):
+            if sum(seconds[name]) > _MOST.value:
+                continue
             start = time.perf_counter()
-            if exchange is None:
-                state, metrics = engine.block(state, examples, key, 1)
-                jax.block_until_ready((state, metrics))
-            else:
-                state, _, wire = wired.run_round(engine, exchange, state, examples, key)
-                jax.block_until_ready(state)
-                wires.append(wire)
-            seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds[1:])
-    row = {
-        "bench": "rounds",
-        "clients": clients,
-        "rows_per_client": _ROWS.value,
-        "client_axis": axis,
-        "wire": signer or "off",
-        "params": trees.count(params),
-        "seconds": median,
-        "minimum": min(seconds[1:]),
-        "compile_s": seconds[0] - median,
-    }
-    if wires:
-        last = wires[1:]
-        row |= {
-            "bytes_up": last[-1]["bytes_up"],
-            "bytes_down": last[-1]["bytes_down"],
-            "wait_share": statistics.median(w["share"] for w in last),
-            "wire_seconds": {k: round(v, 6) for k, v in last[-1]["seconds"].items()},
-        }
-    return row
+            try:
+                contender.round()
+            except Exception as e:
+                if name == OURS:
+                    raise
+                failed[name] = {"error": f"{type(e).__name__}: {e}"}
+                alive.pop(name).close()
+                continue
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _setting(model: str, clients: int, compiled: list[float], alone: int) -> dict[str, float]:
+    """Prints a line a contender; their ratios of fastest rounds."""
+    from experiments.bench import workload as workloads
+    from experiments.bench.contenders import nets
+
+    plain = workloads.make(
+        model, clients, clients=_POPULATION.value, rows=_ROWS.value, steps=_STEPS.value
+    )
+    work = nets.with_params(plain)
+    shared = {
+        "bench": "rounds", "model": model, "clients": clients, "steps": work.steps,
+        "params": sum(leaf.size for leaf in work.params.values()),
+    }  # fmt: skip
+    alive, rows = {}, {}
+    for name in _names():
+        compiled.clear()
+        contender, rows[name] = _start(name, work)
+        if contender is not None:
+            alive[name] = contender
+            rows[name] |= {"compile_s": sum(compiled)} if compiled else {}
+    seconds = _rotate(alive, rows)
+    ratios = {}
+    for name, row in rows.items():
+        if (times := seconds.get(name)) and "error" not in row:
+            ours = seconds[OURS]
+            ratios[name] = min(times) / min(ours)
+            row |= {
+                "seconds": statistics.median(times), "minimum": min(times), "rounds": len(times),
+                "ratio": statistics.median(times) / statistics.median(ours),
+                "ratio_fastest": ratios[name],
+            }  # fmt: skip
+        if name == OURS and alone:
+            row |= _alone(alive[OURS], compiled, alone)
+        common.emit(shared | {"contender": name} | row | {"load": os.getloadavg()[0]})
+    for contender in alive.values():
+        contender.close()
+    return ratios
+
+
+def _alone(ours: Any, compiled: list[float], rounds: int) -> dict[str, int]:
+    """How often XLA compiled while ours went on."""
+    compiled.clear()
+    for _ in range(rounds):
+        ours.round()
+    return {"compilations": len(compiled), "compilation_rounds": rounds}
 
 
 def main() -> dict[str, Any]:
-    """Prints one line a setting; the last line sums up."""
+    """Prints the lines; the last one sums up the ratios of fastest rounds."""
+    import jax
+
+    from configs import base
     from qoejax.run import build
 
-    build.set_devices(_config(1, "shard"))
-    ratios: dict[str, float] = {}
-    for clients in map(int, _CLIENTS.value):
-        for axis in _AXIS.value:
-            plain = None
-            for signer in [None, *_SIGNERS.value]:
-                row = measure(clients, axis, signer)
-                plain = plain or row["seconds"]
-                row["ratio"] = row["seconds"] / plain
-                row["wire_share"] = 1 - plain / row["seconds"]
-                ratios[f"{clients}/{axis}/{row['wire']}"] = row["ratio"]
-                common.emit(row)
-    return {"bench": "rounds", "ratios": ratios}
+    build.set_devices(base.get_config())
+    compiled: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == COMPILATION:
+            compiled.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    clients = [int(c) for c in _CLIENTS.value]
+    ratios: dict[str, dict[str, float]] = {}
+    for model in _MODELS.value:
+        for count in clients:
+            alone = _RECOMPILE.value if count == min(clients) else 0
+            ratios[f"{model}/{count}"] = _setting(model, count, compiled, alone)
+    return {"bench": "rounds", "ratios_fastest": ratios}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Nets to compare with, of the same signature. JAX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ from qoejax.nets.embed import EMBEDDINGS
 from qoejax.nets.encoder import Dropout
 from qoejax.nets.heads import Heads
 from qoejax.nets.net import Net, check_rate, choose, from_module
+from qoejax.nets.stem import PatchConv
 
 
 class _Linear(nn.Module):
@@ -24,8 +25,7 @@ class _Linear(nn.Module):
 
 class _MLP(nn.Module):
     heads: Mapping[str, Any]
-    width: int
-    depth: int
+    widths: tuple[int, ...]
     embed: str
     embed_size: int
     dropout: float
@@ -35,9 +35,28 @@ class _MLP(nn.Module):
         dtype = self.heads["dtype"]
         h = EMBEDDINGS[self.embed](size=self.embed_size, dtype=dtype, name="embed")(x)
         h = h.reshape(x.shape[0], -1)
-        for i in range(self.depth):
-            h = nn.relu(nn.Dense(self.width, dtype=dtype, name=f"dense{i}")(h))
+        for i, width in enumerate(self.widths):
+            h = nn.relu(nn.Dense(width, dtype=dtype, name=f"dense{i}")(h))
             h = Dropout(self.dropout, name=f"drop{i}")(h, train)
+        return Heads(**self.heads, name="heads")(h)
+
+
+class _CNN(nn.Module):
+    heads: Mapping[str, Any]
+    channels: tuple[int, ...]
+    kernel: int
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
+        dtype = self.heads["dtype"]
+        h = x[..., None].astype(dtype)
+        for i, channels in enumerate(self.channels):
+            conv = PatchConv(channels, self.kernel, dtype=dtype, name=f"conv{i}")
+            h = nn.relu(conv(h))
+        h = nn.relu(nn.Dense(self.hidden, dtype=dtype, name="dense")(h.reshape(x.shape[0], -1)))
+        h = Dropout(self.dropout, name="drop")(h, train)
         return Heads(**self.heads, name="heads")(h)
 
 
@@ -53,12 +72,13 @@ def mlp(
     bins: int = 17,
     width: int = 256,
     depth: int = 2,
+    widths: Sequence[int] = (),
     embed: str = "none",
     embed_size: int = 8,
     dropout: float = 0.1,
     dtype: str = "float32",
 ) -> Net:
-    """``depth`` ReLU layers of ``width`` on all T·F values of an example.
+    """``depth`` ReLU layers of ``width``, or layers of ``widths``, on all T·F values of an example.
 
     With ``embed="periodic"`` this is the strong MLP-PLR of Gorishniy et al. (2022). Other
     arguments as of ``qoenet``.
@@ -66,7 +86,29 @@ def mlp(
     choose("embed", embed, EMBEDDINGS)
     check_rate("dropout", dropout)
     heads = _heads(classes, services, bins, dtype)
-    return from_module(_MLP(heads, width, depth, embed, embed_size, dropout))
+    layers = tuple(widths) or (width,) * depth
+    return from_module(_MLP(heads, layers, embed, embed_size, dropout))
+
+
+def cnn(
+    *,
+    classes: int,
+    services: int,
+    bins: int = 17,
+    channels: Sequence[int] = (32, 64),
+    kernel: int = 3,
+    hidden: int = 64,
+    dropout: float = 0.1,
+    dtype: str = "float32",
+) -> Net:
+    """ReLU convolutions along the features of each record, and a dense layer on all they make.
+
+    ``channels`` are the widths of the convolutions, whose outputs are as long as a record;
+    ``hidden`` is the width of the dense layer. Other arguments as of ``qoenet``.
+    """
+    check_rate("dropout", dropout)
+    heads = _heads(classes, services, bins, dtype)
+    return from_module(_CNN(heads, tuple(channels), kernel, hidden, dropout))
 
 
 def _heads(classes: int, services: int, bins: int, dtype: str) -> dict[str, Any]:

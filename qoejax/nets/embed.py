@@ -8,10 +8,12 @@ are expected standardised (or mapped to a normal shape by quantiles).
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -28,6 +30,45 @@ def _per_feature(module: nn.Module, h: Array, size: int, dtype: DTypeLike) -> Ar
     bias = module.param("bias", uniform, (features, size)).astype(dtype)
     out = jnp.einsum("...fa,fae->...fe", h.astype(dtype), kernel)
     return nn.relu(out + jnp.broadcast_to(bias, out.shape))
+
+
+def _sine_series(degree: int) -> tuple[float, ...]:
+    """Coefficients of the odd powers of t in sin(2πt), least squares on a quarter turn."""
+    t = np.cos(np.pi * (np.arange(256) + 0.5) / 512) / 4  # Chebyshev nodes: nearly minimax
+    powers = t[:, None] ** np.arange(1, degree + 1, 2)
+    wanted = np.sin(2 * np.pi * t)
+    return tuple(np.linalg.lstsq(powers / wanted[:, None], np.ones_like(t))[0].tolist())
+
+
+SINE = _sine_series(9)  # relative error below 6e-9: float32 rounds more
+
+
+def _sine(t: Array) -> Array:
+    """sin(2πt) for t in [-1/4, 1/4]."""
+    square, value = jnp.square(t), jnp.full_like(t, SINE[-1])
+    for coefficient in reversed(SINE[:-1]):
+        value = value * square + coefficient
+    return value * t
+
+
+@jax.custom_jvp
+def waves(turns: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Sine and cosine of 2π times ``turns``, float32.
+
+    The library's are a scalar call each on CPU, a third of the hybrid's step; these are a few
+    vector instructions, and exact in the reduction of their argument.
+    """
+    t = turns - jnp.round(turns)
+    size = jnp.abs(t)
+    folded = jnp.where(size > 0.25, jnp.where(t > 0, 0.5, -0.5) - t, t)
+    return _sine(folded), _sine(0.25 - size)
+
+
+@waves.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    sine, cosine = waves(*primals)
+    speed = 2 * math.pi * tangents[0]
+    return (sine, cosine), (cosine * speed, -sine * speed)
 
 
 class Raw(nn.Module):
@@ -99,9 +140,8 @@ class Periodic(nn.Module):
             "frequency", nn.initializers.normal(self.sigma), (x.shape[-1], self.frequencies)
         )
         shape = (*x.shape, self.frequencies)
-        angle = 2 * math.pi * jnp.broadcast_to(x[..., None], shape) * jnp.broadcast_to(c, shape)
-        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
-        return _per_feature(self, waves, self.size, self.dtype)
+        turns = jnp.broadcast_to(x[..., None], shape) * jnp.broadcast_to(c, shape)
+        return _per_feature(self, jnp.concatenate(waves(turns), -1), self.size, self.dtype)
 
 
 EMBEDDINGS: dict[str, Callable[..., nn.Module]] = {

@@ -17,9 +17,9 @@ def lines(name, *args):
 
 
 @pytest.mark.slow
-def test_rounds():
+def test_wired_rounds():
     off, on, total = lines(
-        "rounds", "--clients=2", "--rows=16", "--rounds=1", "--signers=openssl", "--axis=turn"
+        "wired_rounds", "--clients=2", "--rows=16", "--rounds=1", "--signers=openssl", "--axis=turn"
     )
     assert (off["wire"], on["wire"]) == ("off", "openssl")
     assert off["ratio"] == 1.0
@@ -39,6 +39,33 @@ def test_strict():
     assert row["ratio"] == pytest.approx(row["seconds"]["strict"] / row["seconds"]["shard"])
     assert total["ratio"] == row["ratio"]
     assert row["threads"] in (None, 8)
+
+
+@pytest.mark.slow
+def test_rounds():
+    small = ("--models=mlp", "--clients=2", "--population=3", "--rows=64", "--steps=2")
+    *rows, total = lines(
+        "rounds", *small, "--rotations=2", "--recompile_rounds=3", "--contenders=vmap,torch_1"
+    )
+    ours, vmap, torch = rows
+    assert [row["contender"] for row in rows] == ["qoejax", "vmap", "torch_1"]
+    assert (ours["ratio"], ours["compilations"], ours["params"]) == (1.0, 0, 16_482)
+    assert 0 < ours["compile_s"] <= ours["first_s"]
+    assert vmap["rounds"] == 2
+    assert vmap["ratio_fastest"] == pytest.approx(vmap["minimum"] / ours["minimum"])
+    assert ("ratio" in torch) != ("torch is not installed" in torch.get("error", ""))
+    assert total["ratios_fastest"]["mlp/2"]["vmap"] == vmap["ratio_fastest"]
+
+
+@pytest.mark.slow
+def test_roofline():
+    row, total = lines(
+        "roofline", "--clients=2", "--steps=1", "--rows=32", "--repeats=1", "--size=64"
+    )
+    assert 0.8 * row["step_mflop_xla"] < row["step_mflop"] < row["step_mflop_xla"]
+    assert 0 < row["fraction"] < row["fraction_xla"]
+    assert row["gflops"] / row["peak_gflops"] == pytest.approx(row["fraction"])
+    assert total["fractions"] == {"2/0/1": row["fraction"]}
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ TINY = {
         "dropout": 0.3,
     },
     "mlp": {"width": 8, "depth": 1, "dropout": 0.3},
+    "cnn": {"channels": (4, 4), "hidden": 8, "dropout": 0.3},
     "linear": {},
 }
 WITHOUT_DROPOUT = {"linear", "user"}

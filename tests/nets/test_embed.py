@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.nets.embed import EMBEDDINGS, Periodic, Piecewise
+from qoejax.nets.embed import EMBEDDINGS, Periodic, Piecewise, waves
 from tests.nets.helpers import started
 from tests.reference import nets as reference
 
@@ -41,6 +41,22 @@ def test_periodic_is_the_encoding_by_loops():
     for row, out in zip(np.asarray(X), apply(params, X), strict=True):
         h = np.stack([reference.waves(v, c) for v, c in zip(row, frequency, strict=True)])
         np.testing.assert_allclose(out, reference.layer(h, **layer), atol=1e-5)
+
+
+def test_waves_are_sine_and_cosine():
+    """Within float32 rounding, also far from zero, and so are their derivatives."""
+    near = np.linspace(-3, 3, 20_001)
+    turns = np.concatenate([near, near * 1e3, [0.25, -0.25, 0.5, -0.5, 1.0]]).astype(np.float32)
+    exact = 2 * np.pi * turns.astype(np.float64)
+    points = jnp.asarray(turns)
+    sine, cosine = waves(points)
+    np.testing.assert_allclose(sine, np.sin(exact), atol=4e-7)
+    np.testing.assert_allclose(cosine, np.cos(exact), atol=4e-7)
+    for i, slope in enumerate((np.cos(exact), -np.sin(exact))):
+        own = jax.vmap(jax.grad(lambda t, i=i: waves(t)[i]))(points)
+        np.testing.assert_allclose(own, 2 * np.pi * slope, atol=3e-6)
+        forward = jax.jvp(lambda t, i=i: waves(t)[i], (points,), (jnp.ones_like(points),))[1]
+        np.testing.assert_allclose(own, forward, atol=1e-6)
 
 
 def test_half_precision_keeps_the_angles():

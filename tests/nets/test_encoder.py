@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.nets.encoder import Attention, Block, Dropout, LayerNorm, attend
+from qoejax.nets.encoder import Attention, Block, Dropout, LayerNorm, attend, normalise
 from tests.nets.helpers import jit, started
 from tests.reference import nets as reference
 
@@ -60,6 +60,27 @@ def test_layer_norm_is_that_of_flax():
     params = {"params": {"scale": jnp.arange(8.0), "bias": jnp.ones(8)}}
     np.testing.assert_allclose(
         LayerNorm().apply(params, x), nn.LayerNorm().apply(params, x), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 8), (3, 2, 5, 8)])
+def test_the_gradient_of_a_norm_is_that_of_its_formula(shape):
+    def formula(x, scale, bias):
+        centred = x - x.mean(-1, keepdims=True)
+        unit = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-3)
+        return unit * jnp.broadcast_to(scale, shape) + jnp.broadcast_to(bias, shape)
+
+    def results(norm):
+        value = lambda *args: jnp.sum(jnp.sin(norm(*args) + jnp.arange(8.0).reshape(last)))  # noqa: E731
+        return jit(jax.value_and_grad(value, (0, 1, 2)))(x, scale, bias)
+
+    last = (1,) * (len(shape) - 1) + (8,)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = 3 + 2 * jax.random.normal(keys[0], shape)
+    scale, bias = jax.random.normal(keys[1], (8,)), jax.random.normal(keys[2], (8,))
+    own, by_autodiff = results(lambda *args: normalise(*args, 1e-3)), results(formula)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), own, by_autodiff
     )
 
 

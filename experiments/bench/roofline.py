@@ -1,0 +1,182 @@
+"""What share of the device's float32 matmul peak a round of the default hybrid reaches. JSON lines.
+
+    python -m experiments.bench.roofline
+    python -m experiments.bench.roofline --clients=100,1000,10000 --chunks=16,64,256 --seeds=5
+
+(the second on a GPU).
+
+Peak is the best of several ``--size``-cubed products, all devices at work at the same time; rounds
+and products take turns, since the machine is not ours alone. A client step's operations are counted
+twice: by XLA for the compiled gradient step of one client, and by hand, for matrix products only
+(two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is
+by hand and of the fastest round, ``fraction_xla`` by XLA's count.
+
+On CPU clients are sharded over one device a core, as is the default; elsewhere they run in chunks
+under ``vmap``. ``--seeds`` also runs that many models at once as one more axis (CPU: one device).
+"""
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from experiments.bench import common
+
+_CLIENTS = flags.DEFINE_list("clients", ["100"], "Clients of a round; all take part.")
+_CHUNKS = flags.DEFINE_list("chunks", [], "Clients at once, instead of the default of the device.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Models trained at once, for comparison.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 20, "Local steps of 32 rows.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 640, "Rows of each client.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, and products, timed.", lower_bound=1)
+_SIZE = flags.DEFINE_integer("size", 1024, "Of the square products.", lower_bound=1)
+_PRODUCTS = flags.DEFINE_integer("products", 16, "Of a timed call, one after another.")
+
+
+def peak_call(size: int, products: int) -> tuple[Callable[[], None], float]:
+    """A call that keeps every device busy with products, and its floating-point operations."""
+    import jax
+    import jax.numpy as jnp
+
+    devices = jax.devices()
+
+    @jax.jit
+    def chain(a: Any, b: Any) -> Any:
+        return jax.lax.fori_loop(0, products, lambda _, x: jnp.matmul(x, b, precision="highest"), a)
+
+    # A rotation keeps its size however often it is applied.
+    a, b = jnp.ones((size, size)), jnp.roll(jnp.eye(size), 1, 0)
+    pairs = [jax.device_put((a, b), d) for d in devices]
+
+    def call() -> None:
+        jax.block_until_ready([chain(*pair) for pair in pairs])
+
+    return call, 2.0 * size**3 * products * len(devices)
+
+
+def matmul_flops(sizes: dict[str, Any], features: int, classes: int, batch: int) -> int:
+    """Operations of matrix products in a gradient step of the hybrid at T = 1, by hand."""
+    width, tokens, last = sizes["width"], features, sizes["embed_size"]
+    forward = features * 2 * sizes["frequencies"] * last
+    for channels in (width // 2, width):
+        tokens = -(-tokens // sizes["stride"])
+        forward += tokens * sizes["kernel"] * last * channels
+        last = channels
+    dense = tokens * width * (3 * width + width + 2 * sizes["mlp"])
+    attention = 2 * tokens * tokens * width
+    forward += sizes["depth"] * (dense + attention)
+    forward += tokens * width * sizes["hidden"] + sizes["hidden"] * (classes + 17)
+    return 3 * 2 * batch * forward
+
+
+def xla_flops(workload: Any) -> float:
+    """Operations of the compiled gradient step of one client, as XLA counts them."""
+    import jax
+
+    from experiments.bench.contenders import nets
+
+    loss = nets.objective(workload).loss_fn
+    batch = jax.tree.map(lambda leaf: leaf[: workload.batch], nets.rows_of(workload))
+    step = jax.jit(jax.grad(lambda p, b, k: loss(p, b, k)[0]))
+    lowered = step.lower(nets.tree(workload.params), batch, jax.random.key(0))
+    analysis: Any = lowered.compile().cost_analysis()
+    return analysis["flops"]
+
+
+def _turns(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Seconds of every call after a first one."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(_REPEATS.value):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _round(workload: Any, chunk: int, seeds: int) -> Callable[[], None]:
+    """A round of ``seeds`` models; 0 for the chunk is the default of the device."""
+    import jax
+
+    from experiments.bench.contenders import ours
+
+    config = ours.settings(workload)
+    if chunk:
+        config.perf.update(client_axis="chunk", chunk=chunk)
+    engine, params, rows = ours.start(workload, config)
+    state, key = engine.init(params), jax.random.key(1)
+    block = functools.partial(engine.block, rounds=1)
+    if seeds > 1:
+        state = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * seeds), state)
+        key = jax.random.split(key, seeds)
+        block = jax.jit(jax.vmap(block, in_axes=(0, None, 0)), donate_argnums=0)
+
+    def call() -> None:
+        nonlocal state
+        state, sums = block(state, rows, key)
+        jax.block_until_ready((state, sums))
+
+    return call
+
+
+def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
+    """One setting."""
+    from experiments.bench import workload as workloads
+    from experiments.bench.contenders import nets
+
+    work = nets.with_params(
+        workloads.make(
+            "hybrid", clients, clients=clients, rows=_ROWS.value, steps=_STEPS.value
+        )
+    )  # fmt: skip
+    by_hand = matmul_flops(work.sizes, workloads.FEATURES, workloads.CLASSES, work.batch)
+    by_xla = xla_flops(work)
+    steps = clients * work.steps * seeds
+    peak, peak_flops = peak_call(_SIZE.value, _PRODUCTS.value)
+    seconds = _turns({"peak": peak, "round": _round(work, chunk, seeds)})
+    best = peak_flops / min(seconds["peak"])
+    fastest, median = min(seconds["round"]), statistics.median(seconds["round"])
+    usual = peak_flops / statistics.median(seconds["peak"])
+    return {
+        "bench": "roofline", "clients": clients, "chunk": chunk, "seeds": seeds,
+        "steps": work.steps, "peak_gflops": best / 1e9,
+        "peak_median_gflops": usual / 1e9,
+        "step_mflop": by_hand / 1e6, "step_mflop_xla": by_xla / 1e6,
+        "seconds": median, "minimum": fastest,
+        "rounds_per_s": 1 / median, "clients_per_s": clients * seeds / median,
+        "gflops": by_hand * steps / fastest / 1e9,
+        "fraction": by_hand * steps / fastest / best,
+        "fraction_xla": by_xla * steps / fastest / best,
+        "fraction_of_medians": by_hand * steps / median / usual,
+        "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def main() -> dict[str, Any]:
+    """Prints a line a setting; the last one sums up the fractions."""
+    import jax
+
+    from configs import base
+    from qoejax.run import build
+
+    build.set_devices(base.get_config())
+    cpu = jax.default_backend() == "cpu"
+    chunks = [int(c) for c in _CHUNKS.value] or [0 if cpu else 100]
+    fractions = {}
+    for clients in map(int, _CLIENTS.value):
+        for chunk in chunks:
+            for seeds in sorted({1, _SEEDS.value}):
+                row = measure(clients, chunk or (1 if seeds > 1 else 0), seeds)
+                fractions[f"{clients}/{chunk}/{seeds}"] = row["fraction"]
+                common.emit(row)
+    return {"bench": "roofline", "fractions": fractions}
+
+
+if __name__ == "__main__":
+    cli.run(main)
