@@ -216,3 +216,34 @@ def _check(announce: Announce) -> None:
         raise EnvelopeError(Code.FORMAT, "announcement: caps.norm needs a positive number")
     if not isinstance(announce.log, bytes):
         raise EnvelopeError(Code.FORMAT, "announcement: log needs bytes")
+
+
+def proves(
+    front: bytes, model_digest: bytes, server_key: bytes, verifier: str = "pqcrypto"
+) -> tuple[Announce, bytes]:
+    """Facts and digest [32] of an announcement that ``server_key`` signed, without the model.
+
+    Args:
+        front: all bytes of the announcement before the model.
+        model_digest: SHA-512 [64] of the model.
+        server_key: public key of the server.
+        verifier: name of the ML-DSA implementation.
+
+    Raises:
+        EnvelopeError: SIZE, FORMAT, VERSION, SENDER or SIGNATURE.
+    """
+    header = envelope.unpack(front)
+    packed, start = front[: envelope.HEADER_SIZE], envelope.HEADER_SIZE + 4
+    end = start + int.from_bytes(front[envelope.HEADER_SIZE : start], "big")
+    if len(front) != end + sign.SIGNATURE_SIZE or len(front) < start:
+        raise EnvelopeError(Code.SIZE, f"{len(front)} bytes are no announcement without its model")
+    if header.sender != key_id(server_key):
+        raise EnvelopeError(Code.SENDER, f"announced by {header.sender.hex()}, not by the server")
+    body = front[start:end]
+    name = envelope.transcript(packed, body, model_digest)
+    if not sign.provider(verifier).verify(server_key, name, front[end:], CONTEXT):
+        raise EnvelopeError(Code.SIGNATURE, "the announcement's signature does not verify")
+    announce = _parse(body)
+    if packed != _header(announce, header.sender, header.payload_len):
+        raise EnvelopeError(Code.FORMAT, "header and body of the announcement differ")
+    return announce, _digest(packed, body)

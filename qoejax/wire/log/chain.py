@@ -1,0 +1,308 @@
+"""What entries claim, checked one after the other: signatures, digests, and how they follow.
+
+``step`` is a fold over the entries of a log. It needs no secret and no payload.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from qoejax.wire import announce, cbor, client, enrolment, envelope, keys, server
+from qoejax.wire.announce import ZERO, Announce
+from qoejax.wire.errors import EnvelopeError
+from qoejax.wire.keys import Registry
+from qoejax.wire.log import note, records
+from qoejax.wire.log.errors import LogError
+from qoejax.wire.log.merkle import Tree
+from qoejax.wire.log.records import Session
+from qoejax.wire.server import Slot
+
+
+class Member(NamedTuple):
+    """One accepted update of a round: entry, sender, number of its message, examples."""
+
+    entry: int
+    sender: bytes
+    seq: int
+    n_samples: int
+
+
+class Refusal(NamedTuple):
+    """One refusal of a round: entry, the client in whose place it was, code."""
+
+    entry: int
+    sender: bytes
+    code: str
+
+
+class Round(NamedTuple):
+    """A round as the log tells it; ``result`` is the entry that closed it, None while open."""
+
+    run: bytes
+    number: int
+    entry: int
+    digest: bytes
+    facts: Announce
+    members: tuple[Member, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    convictions: tuple[int, ...] = ()
+    secure: int | None = None
+    result: int | None = None
+    model: bytes = b""
+
+
+class State(NamedTuple):
+    """What the entries so far add up to.
+
+    Attributes:
+        session: the present run, None before the first.
+        runs: ids of all runs.
+        registry: enrolled and revoked.
+        rounds: all rounds, the last one maybe open.
+        last: number and digest of this run's last announcement.
+        models: digest and spec of the model after each round, by round.
+        chains: every sender's chain in this run.
+        final: fields of the closing entry, if the last entry is one.
+        signatures: how many were verified.
+    """
+
+    session: Session | None = None
+    runs: frozenset[bytes] = frozenset()
+    registry: Registry = Registry({}, frozenset())
+    rounds: tuple[Round, ...] = ()
+    last: tuple[int, bytes] = (-1, ZERO)
+    models: dict[int, tuple[bytes, bytes]] = {}  # noqa: RUF012 (never changed in place)
+    chains: dict[bytes, client.Chain] = {}  # noqa: RUF012
+    final: dict[str, Any] | None = None
+    signatures: int = 0
+
+
+class At(NamedTuple):
+    """Where an entry stands: its index, the tree up to it, and who verifies ML-DSA-65."""
+
+    index: int
+    tree: Tree
+    verifier: str
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise LogError(message)
+
+
+def _run(state: State, fields: dict[str, Any], at: At) -> State:
+    session = Session(**fields)
+    _require(_closed(state), "a run begins inside an open round")
+    _require(session.run not in state.runs, f"run {session.run.hex()} begins twice")
+    if session.first > 0 or state.session is not None:
+        known = state.models.get(session.first - 1)
+        if session.first == 0 and state.session is not None:
+            known = (state.session.model, b"") if state.session.first == 0 else None
+        _require(known is not None, f"goes on at round {session.first}, which no round leads to")
+        _require(
+            known is not None and session.model == known[0],
+            f"goes on at round {session.first} with another model than the log's",
+        )
+    models = {n: m for n, m in state.models.items() if n < session.first}
+    return state._replace(
+        session=session, runs=state.runs | {session.run}, last=(session.first - 1, ZERO),
+        models=models, chains={},
+    )  # fmt: skip
+
+
+def _enrol(state: State, fields: dict[str, Any], at: At) -> State:
+    request = enrolment.Request(enrolment.unpack_entry(fields))
+    registry = enrolment.admit(state.registry, request, at.verifier)
+    return state._replace(registry=registry, signatures=state.signatures + 1)
+
+
+def _revoke(state: State, fields: dict[str, Any], at: At) -> State:
+    _require(fields["id"] not in state.registry.revoked, "revoked a second time")
+    return state._replace(registry=keys.revoke(state.registry, fields["id"]))
+
+
+def _announce(state: State, fields: dict[str, Any], at: At) -> State:
+    session = _session(state)
+    _require(_closed(state), "a round begins inside an open round")
+    facts, digest = announce.proves(fields["front"], fields["model"], session.server, at.verifier)
+    number, link = state.last
+    _require(facts.run == session.run, "announces a round of another run")
+    _require(facts.suite == session.suite, "announces another suite than the run's")
+    _require(facts.tree_spec == session.spec, "asks for updates of another spec than the run's")
+    _require(facts.round > number, f"round {facts.round} after round {number}")
+    _require(facts.previous == link, "does not name the announcement before")
+    _require(facts.registry == keys.registry_digest(state.registry), "names another registry")
+    before = state.models.get(facts.round - 1)
+    base = before[0] if before else session.model if facts.round == session.first else None
+    _require(base == facts.base_model, "begins with another model than the round before ended with")
+    if facts.log:
+        seen = note.parse_body(facts.log.decode("utf-8", "replace"))
+        known = seen.size <= at.index and at.tree.root(seen.size) == seen.root
+        _require(known, f"names a checkpoint of {seen.size} entries that is not this log's")
+    opened = Round(facts.run, facts.round, at.index, digest, facts)
+    return state._replace(
+        rounds=(*state.rounds, opened), last=(facts.round, digest), signatures=state.signatures + 1
+    )
+
+
+def _update(state: State, fields: dict[str, Any], at: At) -> State:
+    rnd, slot = _open(state), _slot(fields)
+    header, signed = _verified(state, slot, at)
+    facts = rnd.facts
+    _require(header.announce == rnd.digest, "answers another announcement")
+    _require((header.run, header.round) == (facts.run, facts.round), "is of another round")
+    _require(header.suite == facts.suite, "is of another suite")
+    same = (header.base_model, header.tree_spec) == (facts.base_model, facts.tree_spec)
+    _require(same, "was computed from another model or spec")
+    _require(header.sender not in state.registry.revoked, "is by a revoked client")
+    chain = state.chains.get(header.sender, client.Chain())
+    _require(
+        (header.seq, header.prev) == (chain.seq, chain.prev),
+        f"message {header.seq} does not continue its sender's chain at {chain.seq}",
+    )
+    sent = sum(m.sender == header.sender for m in rnd.members)
+    _require(sent < facts.caps.updates, "is one more than the announcement allows its sender")
+    name = envelope.transcript(slot.header_bytes, slot.enc, slot.digest)
+    member = Member(at.index, header.sender, header.seq, header.n_samples)
+    chains = {**state.chains, header.sender: client.advance(chain, name)}
+    state = state._replace(chains=chains, signatures=state.signatures + signed)
+    return _with(state, members=(*rnd.members, member))
+
+
+def _verified(state: State, slot: Slot, at: At) -> tuple[envelope.Header, int]:
+    """Header of an update signed by an enrolled key, and how many signatures that took."""
+    _require(len(slot.header_bytes) == envelope.HEADER_SIZE, "has a header of another size")
+    header = envelope.unpack(slot.header_bytes)
+    _require(header.type == envelope.UPDATE, "is not an UPDATE")
+    _require(header.recipient == keys.key_id(_session(state).server), "was sent to another server")
+    entry = state.registry.entries.get(header.sender)
+    if entry is None:
+        raise LogError(f"is by {header.sender.hex()}, who is not enrolled")
+    _require(header.key_epoch == entry.epoch, "is of another key epoch than its sender's")
+    _require(header.suite in entry.suites, "is of a suite that its sender is not enrolled for")
+    if not envelope.suite(header.suite, unsafe=True).safe:
+        return header, 0
+    _require(
+        server.proves(slot, entry.public, at.verifier),
+        f"the signature of {header.sender.hex()} does not verify",
+    )
+    return header, 1
+
+
+def _reject(state: State, fields: dict[str, Any], at: At) -> State:
+    rnd = _open(state)
+    _require((fields["run"], fields["round"]) == (rnd.run, rnd.number), "is of another round")
+    _require(fields["sender"] in state.registry.entries, "names a client that is not enrolled")
+    refusal = Refusal(at.index, fields["sender"], fields["code"])
+    return _with(state, refusals=(*rnd.refusals, refusal))
+
+
+def _equivocation(state: State, fields: dict[str, Any], at: At) -> State:
+    rnd = _open(state)
+    slots = _slot(fields["first"]), _slot(fields["second"])
+    (one, signed), (two, _) = (_verified(state, slot, at) for slot in slots)
+    same = (one.run, one.round, one.sender, one.seq) == (two.run, two.round, two.sender, two.seq)
+    _require(same and one.round == rnd.number, "its two updates are not for one slot of the round")
+    differ = (slots[0].header_bytes, slots[0].digest) != (slots[1].header_bytes, slots[1].digest)
+    _require(differ, "its two updates are the same")
+    state = state._replace(signatures=state.signatures + 2 * signed)
+    return _with(state, convictions=(*rnd.convictions, at.index))
+
+
+def _survivors(state: State, fields: dict[str, Any], at: At) -> State:
+    rnd = _open(state)
+    _require((fields["run"], fields["round"]) == (rnd.run, rnd.number), "is of another round")
+    ids = fields["ids"]
+    _require(ids == sorted(set(ids)) and len(fields["sum"]) == 32, "is no set and digest of a sum")
+    _require(set(ids) <= set(state.registry.entries), "names a client that is not enrolled")
+    _require(rnd.secure is None, "is a second survivor set for one round")
+    return _with(state, secure=at.index)
+
+
+def _result(state: State, fields: dict[str, Any], at: At) -> State:
+    rnd = _open(state)
+    _require((fields["run"], fields["round"]) == (rnd.run, rnd.number), "is of another round")
+    found = len(rnd.members)
+    _require(
+        fields["accepted"] == found, f"counts {fields['accepted']} updates, the log has {found}"
+    )
+    models = {**state.models, rnd.number: (fields["model"], fields["spec"])}
+    return _with(state._replace(models=models), result=at.index, model=fields["model"])
+
+
+def _final(state: State, fields: dict[str, Any], at: At) -> State:
+    session = _session(state)
+    _require(_closed(state), "closes the run inside an open round")
+    _require(fields["run"] == session.run, "closes another run")
+    rounds = max(state.models, default=session.first - 1) + 1
+    _require(fields["rounds"] == rounds, f"counts {fields['rounds']} rounds, the log has {rounds}")
+    last = state.models[rounds - 1][0] if state.models else session.model
+    _require(fields["model"] == last, "names another model than the last round's")
+    return state._replace(final=fields)
+
+
+Check = Callable[[State, dict[str, Any], At], State]
+_SLOT = {"header": bytes, "enc": bytes, "digest": bytes, "signature": bytes}
+_ROUND = {"run": bytes, "round": int}
+KINDS: dict[str, tuple[Check, dict[str, type]]] = {
+    "run": (_run, {**dict.fromkeys(Session._fields, bytes), "suite": int, "first": int}),
+    "enrol": (_enrol, dict.fromkeys(keys.Entry._fields, object)),
+    "revoke": (_revoke, {"id": bytes}),
+    "announce": (_announce, {"front": bytes, "model": bytes}),
+    "update": (_update, _SLOT),
+    "reject": (_reject, {**_ROUND, "sender": bytes, "code": str}),
+    "equivocation": (_equivocation, {"first": dict, "second": dict}),
+    "survivors": (_survivors, {**_ROUND, "ids": list, "sum": bytes, "signed": list}),
+    "result": (
+        _result, {**_ROUND, "accepted": int, "aggregate": bytes, "model": bytes, "spec": bytes}
+    ),
+    "final": (_final, {"run": bytes, "rounds": int, "model": bytes, "params": bytes}),
+}  # fmt: skip
+"""By kind of entry: its check, and the type of each of its fields."""
+
+
+def step(state: State, data: bytes, at: At) -> State:
+    """The state after one more entry.
+
+    Raises:
+        LogError: with the entry's index and what is wrong with it.
+    """
+    kind = "?"
+    try:
+        fields = cbor.decode(data)
+        _require(isinstance(fields, dict) and fields.get("kind") in KINDS, "of no known kind")
+        kind = fields.pop("kind")
+        _require(fields.pop("version", None) == records.VERSION, "of another version")
+        check, types = KINDS[kind]
+        _require(set(fields) == set(types), f"its fields are not those of {kind!r}")
+        for name, want in types.items():
+            _require(isinstance(fields[name], want), f"field {name!r} is of another type")
+        _require(state.final is None or kind in ("run", "enrol", "revoke"), "follows the run's end")
+        return check(state._replace(final=None), fields, at)
+    except (LogError, EnvelopeError) as error:
+        raise LogError(f"entry {at.index} ({kind}): {error}", at.index) from None
+
+
+def _session(state: State) -> Session:
+    if state.session is None:
+        raise LogError("comes before any run")
+    return state.session
+
+
+def _closed(state: State) -> bool:
+    return not state.rounds or state.rounds[-1].result is not None
+
+
+def _open(state: State) -> Round:
+    if _closed(state):
+        raise LogError("comes outside of a round")
+    return state.rounds[-1]
+
+
+def _with(state: State, **changes: Any) -> State:
+    return state._replace(rounds=(*state.rounds[:-1], state.rounds[-1]._replace(**changes)))
+
+
+def _slot(fields: dict[str, Any]) -> Slot:
+    if set(fields) != set(_SLOT) or not all(isinstance(v, bytes) for v in fields.values()):
+        raise LogError("its fields are not those of an update")
+    return Slot(b"", fields["header"], fields["enc"], fields["digest"], fields["signature"])
