@@ -177,6 +177,8 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
             "signer": "pqcrypto",  # or "openssl"
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
+            "log_key": "",  # file of the key that signs the log; "" is the workdir's own
+            "witnesses": "",  # policy file that says who cosigns the log; "" is nobody
         }
     )
 

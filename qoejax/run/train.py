@@ -26,6 +26,7 @@ from qoejax.run import (
     participate,
     privacy,
     report,
+    transparency,
     wired,
 )
 from qoejax.run.checkpoint import Checkpoints
@@ -40,6 +41,7 @@ from qoejax.wire import codec
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
+from qoejax.wire.log.errors import LogError
 from qoejax.wire.pool import WorkerError
 
 PASSPHRASE = "QOEJAX_PASSPHRASE"
@@ -159,9 +161,9 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     start = time.perf_counter()
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
-    with contextlib.closing(writer), _exchange(run, state.params) as exchange:
+    with contextlib.closing(writer), _exchange(run, state.params) as wire:
         for n in progress(_blocks(run.config, first, end), end, first):
-            state, rows = _block(run, exchange, state, key, n)
+            state, rows = _block(run, wire, state, key, n)
             if run.fleet is not None:
                 for row in rows:
                     row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
@@ -208,17 +210,42 @@ def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator
         done += n
 
 
+class Wire(NamedTuple):
+    """An exchange and the log of what happens in it."""
+
+    exchange: Exchange
+    ledger: transparency.Ledger
+
+
 @contextlib.contextmanager
-def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
+def _exchange(run: Run, params: Any) -> Iterator[Wire | None]:
     if run.config.exchange.mode == "none":
         yield None
         return
+    with _wire_errors():
+        ledger = _open_ledger(run)
+        with ledger, contextlib.closing(_open_exchange(run, params)) as exchange:
+            yield Wire(exchange, ledger)
+
+
+@contextlib.contextmanager
+def _wire_errors() -> Iterator[None]:
     try:
-        exchange = _open_exchange(run, params)
-        with contextlib.closing(exchange):
-            yield exchange
-    except (KeyFileError, SelfTestError, WorkerError) as e:
+        yield
+    except (KeyFileError, SelfTestError, WorkerError, LogError) as e:
         raise RunError(f"the wire: {e}") from e
+
+
+def _open_ledger(run: Run) -> transparency.Ledger:
+    c = run.config.exchange
+    path = pathlib.Path(c.log_key) if c.log_key else run.workdir / "keys" / "log.key"
+    files_of = _key_files(c)
+    key = transparency.cosigner(
+        path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
+    )
+    trusted = transparency.with_log(c.witnesses, key.verifier)
+    digest = transparency.config_digest(build.plain_config(run.config))
+    return transparency.Ledger(run.workdir / "log", key, trusted, digest)
 
 
 def _open_exchange(run: Run, params: Any) -> Exchange:
@@ -245,10 +272,10 @@ def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _block(
-    run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
+    run: Run, wire: Wire | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
     """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
-    if exchange is None:
+    if wire is None:
         start = time.perf_counter()
         before = int(state.round)
         state, stacked = run.engine.block(state, run.examples, key, n)
@@ -259,9 +286,11 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
+        state, metrics, cost = wired.run_round(
+            run.engine, wire.exchange, state, run.examples, key, wire.ledger
+        )
         seconds = time.perf_counter() - start
-        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": wire})
+        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": cost})
     return state, rows
 
 
@@ -304,6 +333,14 @@ def data_report(run: Run) -> dict[str, Any]:
     }
 
 
+def _close_log(run: Run, params: str, rounds: int) -> dict[str, Any]:
+    """Ends the log with the model that is saved; its head, for the manifest."""
+    with _wire_errors(), _open_ledger(run) as ledger:
+        ledger.finish(bytes.fromhex(params), rounds)
+        head = ledger.head
+    return {} if head is None else head._asdict() | {"root": head.root.hex()}
+
+
 def _finish(
     run: Run, record: dict[str, Any], facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any]:
@@ -322,6 +359,8 @@ def _finish(
     files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = int(state.round)
+    if run.config.exchange.mode != "none":
+        record["log"] = _close_log(run, record["params_sha256"], record["rounds"])
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {

@@ -14,6 +14,7 @@ import numpy as np
 from qoejax import trees
 from qoejax.fed.engine import Engine
 from qoejax.fed.state import ServerState
+from qoejax.run import transparency
 from qoejax.types import Examples
 from qoejax.wire import codec
 from qoejax.wire.exchange import Exchange, RoundResult
@@ -30,6 +31,12 @@ def tree_spec(message: Any) -> codec.TreeSpec:
     return codec.tree_spec(
         [(name, leaf.shape, leaf.dtype) for name, leaf in trees.named_leaves(message)]
     )
+
+
+def _encoded(sent: Any) -> tuple[codec.TreeSpec, bytes]:
+    """Layout and bytes of what an announcement carries."""
+    layout = tree_spec(sent)
+    return layout, codec.encode(layout, [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
 
 
 def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) -> None:
@@ -61,16 +68,26 @@ def _opened(
 
 
 def run_round(
-    engine: Engine, exchange: Exchange, state: ServerState, examples: Examples, key: jax.Array
+    engine: Engine,
+    exchange: Exchange,
+    state: ServerState,
+    examples: Examples,
+    key: jax.Array,
+    ledger: transparency.Ledger | None = None,
 ) -> tuple[ServerState, dict[str, Any], dict[str, Any]]:
-    """One round over the wire: the next state, the round's metrics and the wire's own report."""
+    """One round over the wire: the next state, the round's metrics and the wire's own report.
+
+    With a ledger, all of the round is in the log before its state is returned.
+    """
     start = time.perf_counter()
     like = engine.message(state.params)
     spec = tree_spec(like)
-    sent = engine.sent(state)
-    model = codec.encode(tree_spec(sent), [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
+    _, model = _encoded(engine.sent(state))
     number = int(state.round)
-    exchange.begin_round(number, model)
+    facts, checkpoint = exchange.facts(), b""
+    if ledger is not None:
+        checkpoint = ledger.begin(facts, number, model, codec.spec_digest(spec))
+    data = exchange.begin_round(number, model, log=checkpoint)
     cohort = engine.cohort_for(state.round, key)
     pending, parts = None, []
     for piece in engine.slices(cohort):
@@ -99,4 +116,9 @@ def run_round(
         "wait_s": waited,
         "share": waited / total,
     }
+    if ledger is not None:
+        layout, after = _encoded(engine.sent(state))
+        digests = codec.model_digest(after), codec.spec_digest(layout)
+        entries = transparency.round_entries(facts, data, model, result, number, digests)
+        wire["log"] = ledger.record(entries)
     return state, metrics, wire

@@ -21,6 +21,7 @@ from qoejax.wire import announce, client, codec, envelope, kem, keyfile, keys, p
 from qoejax.wire import worker as tasks
 from qoejax.wire.clock import Clock
 from qoejax.wire.errors import Code, EnvelopeError
+from qoejax.wire.log.records import Facts
 from qoejax.wire.secret import Secret
 
 Tamper = Callable[[int, bytes], bytes]
@@ -172,6 +173,11 @@ class Exchange:
         self._open = None
         self._pool.close()
 
+    def facts(self) -> Facts:
+        """What a log needs to check everything that the exchange says."""
+        ids = tuple(self._index)
+        return Facts(self.run_id, self._suite, self._server.public, self._registry, ids)
+
     def revoke(self, index: int) -> None:
         """Refuses a client from now on, in the open round too."""
         with self._changed:
@@ -209,6 +215,7 @@ class Exchange:
         invited: Sequence[int] | None = None,
         *,
         deadline: int = 0,
+        log: bytes = b"",
     ) -> bytes:
         """Announces round ``number`` with the encoded base model; returns the announcement.
 
@@ -217,6 +224,7 @@ class Exchange:
             model: encoded base model; clients check that they got it whole.
             invited: clients that may answer, by default all.
             deadline: Unix seconds after which updates are refused; 0 for none.
+            log: checkpoint of the transparency log, as the announcement is to name it.
         """
         if self._open is not None:
             raise ValueError(f"round {number}: the round before is still open")
@@ -237,7 +245,7 @@ class Exchange:
                 clients=keys.clients_digest(chosen),
                 deadline=deadline,
                 caps=self._caps,
-                log=b"",
+                log=log,
             )
             data, _ = announce.publish(self._server, facts, model)
             told = announce.read(

@@ -1,4 +1,4 @@
-"""A whole log re-checked from its files: tree, checkpoints, cosignatures, and what entries claim."""
+"""A whole log re-checked from its files: tree, checkpoints, signatures, what entries claim."""
 
 from typing import NamedTuple
 

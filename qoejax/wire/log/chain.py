@@ -59,7 +59,7 @@ class State(NamedTuple):
         registry: enrolled and revoked.
         rounds: all rounds, the last one maybe open.
         last: number and digest of this run's last announcement.
-        models: digest and spec of the model after each round, by round.
+        models: digest and spec of the model after each round, by round; -1 is the initial model.
         chains: every sender's chain in this run.
         final: fields of the closing entry, if the last entry is one.
         signatures: how many were verified.
@@ -93,16 +93,16 @@ def _run(state: State, fields: dict[str, Any], at: At) -> State:
     session = Session(**fields)
     _require(_closed(state), "a run begins inside an open round")
     _require(session.run not in state.runs, f"run {session.run.hex()} begins twice")
-    if session.first > 0 or state.session is not None:
-        known = state.models.get(session.first - 1)
-        if session.first == 0 and state.session is not None:
-            known = (state.session.model, b"") if state.session.first == 0 else None
-        _require(known is not None, f"goes on at round {session.first}, which no round leads to")
+    if state.session is None:
+        _require(session.first == 0, "the first run of a log begins at another round than 0")
+        models = {-1: (session.model, b"")}
+    else:
+        models = {n: model for n, model in state.models.items() if n < session.first}
+        known = models.get(session.first - 1, (b"", b""))[0]
         _require(
-            known is not None and session.model == known[0],
-            f"goes on at round {session.first} with another model than the log's",
+            session.model == known,
+            f"goes on at round {session.first} with a model that the log does not lead to",
         )
-    models = {n: m for n, m in state.models.items() if n < session.first}
     return state._replace(
         session=session, runs=state.runs | {session.run}, last=(session.first - 1, ZERO),
         models=models, chains={},
@@ -131,8 +131,7 @@ def _announce(state: State, fields: dict[str, Any], at: At) -> State:
     _require(facts.round > number, f"round {facts.round} after round {number}")
     _require(facts.previous == link, "does not name the announcement before")
     _require(facts.registry == keys.registry_digest(state.registry), "names another registry")
-    before = state.models.get(facts.round - 1)
-    base = before[0] if before else session.model if facts.round == session.first else None
+    base = state.models.get(facts.round - 1, (b"", b""))[0]
     _require(base == facts.base_model, "begins with another model than the round before ended with")
     if facts.log:
         seen = note.parse_body(facts.log.decode("utf-8", "replace"))
@@ -233,9 +232,9 @@ def _final(state: State, fields: dict[str, Any], at: At) -> State:
     session = _session(state)
     _require(_closed(state), "closes the run inside an open round")
     _require(fields["run"] == session.run, "closes another run")
-    rounds = max(state.models, default=session.first - 1) + 1
+    rounds = max(state.models) + 1
     _require(fields["rounds"] == rounds, f"counts {fields['rounds']} rounds, the log has {rounds}")
-    last = state.models[rounds - 1][0] if state.models else session.model
+    last = state.models[rounds - 1][0]
     _require(fields["model"] == last, "names another model than the last round's")
     return state._replace(final=fields)
 

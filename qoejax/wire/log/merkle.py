@@ -94,7 +94,7 @@ class Tree:
             else:
                 path.append(self._hash(start, middle))
                 start, whole = middle, False
-        if 0 < old and not whole:
+        if old > 0 and not whole:
             path.append(self._hash(start, end))
         return tuple(reversed(path))
 

@@ -1,4 +1,4 @@
-"""Signed notes, checkpoints and ML-DSA-44 cosignatures, as C2SP writes them.
+r"""Signed notes, checkpoints and ML-DSA-44 cosignatures, as C2SP writes them.
 
     ORIGIN \n SIZE \n base64(root) \n \n {em dash} NAME base64(key id || timestamp || signature) \n
 

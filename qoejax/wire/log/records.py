@@ -24,6 +24,24 @@ from qoejax.wire.server import Slot
 VERSION = 1
 
 
+class Facts(NamedTuple):
+    """What anybody may know of an exchange.
+
+    Attributes:
+        run: id [16].
+        suite: number of the suite.
+        server: public key of the server.
+        registry: enrolled and revoked clients.
+        ids: id [16] of each client, in order of index.
+    """
+
+    run: bytes
+    suite: int
+    server: bytes
+    registry: Registry
+    ids: tuple[bytes, ...]
+
+
 class Session(NamedTuple):
     """One stretch of a run under one run id: a run that was killed and resumed has several.
 
