@@ -31,6 +31,7 @@ from qoejax.run import (
 )
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.choices import call
+from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
@@ -43,10 +44,6 @@ from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.pool import WorkerError
-
-PASSPHRASE = "QOEJAX_PASSPHRASE"
-"""Environment variable that encrypts key files; never a flag, which other users could list."""
-
 
 LOG = logging.getLogger("qoejax")
 
