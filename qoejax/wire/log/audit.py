@@ -55,36 +55,46 @@ def audit(
     """
     entries = contents.entries
     tree = Tree([merkle.leaf_hash(entry) for entry in entries])
-    heads = []
-    before = 0
-    state = State()
-    for name, text in contents.notes.items():
-        head = _head(name, text, own, before)
-        size = head.note.checkpoint.size
-        if size > len(entries):
-            raise LogError(
-                f"entry {len(entries)}: missing or cut, though checkpoint {size} counts it",
-                len(entries),
-            )
-        if tree.root(size) != head.note.checkpoint.root:
-            raise _mismatch(contents, tree, state, (before, size), verifier)
-        state = _fold(state, entries, (before, size), tree, verifier)
-        heads.append(head)
-        before = size
-    if len(entries) > before or contents.torn:
-        raise LogError(f"entry {before}: no checkpoint counts it (was the run killed?)", before)
-    _hashes(contents, tree)
+    heads = _heads(contents, own, tree, verifier)
+    size = heads[-1].note.checkpoint.size if heads else 0
+    if len(entries) > size or contents.torn:
+        raise LogError(f"entry {size}: no checkpoint counts it (was the run killed?)", size)
+    odd = _odd(contents, tree, max(tree.size, len(contents.hashes)))
+    if odd is not None:
+        raise LogError(f"entry {odd}: its hash in the file of hashes is wrong", odd)
     if not heads:
         raise LogError("the log has no checkpoint")
-    verdict = policy.check(own if trusted is None else trusted, heads[-1].note)
+    state = _fold(State(), entries, tree, verifier)
+    judge = own if trusted is None else trusted
+    verdict = policy.check(judge, heads[-1].note)
     if not verdict.quorum:
-        wanted = (own if trusted is None else trusted).quorum
         raise LogError(
-            f"checkpoint {before}: cosigned by {sorted(verdict.witnesses)}, which is not the "
-            f"quorum {wanted!r}"
+            f"checkpoint {size}: cosigned by {sorted(verdict.witnesses)}, which is not the quorum "
+            f"{judge.quorum!r}"
         )
     signed = sum(1 + len(head.verdict.witnesses) for head in heads)
-    return Report(tree, tuple(heads), state, state.signatures + signed)
+    return Report(tree, heads, state, state.signatures + signed)
+
+
+def _heads(contents: Contents, own: Policy, tree: Tree, verifier: str) -> tuple[Head, ...]:
+    """Every checkpoint, verified and found in the tree."""
+    heads = []
+    before = 0
+    for name, text in contents.notes.items():
+        head = _head(name, text, own, before)
+        size, root = head.note.checkpoint.size, head.note.checkpoint.root
+        if size > tree.size:
+            odd = _odd(contents, tree, tree.size)
+            raise LogError(
+                f"entry {tree.size if odd is None else odd}: missing or cut, though checkpoint "
+                f"{size} counts it",
+                tree.size if odd is None else odd,
+            )
+        if tree.root(size) != root:
+            raise _mismatch(contents, tree, (before, size), verifier)
+        heads.append(head)
+        before = size
+    return tuple(heads)
 
 
 def _head(name: str, text: str, own: Policy, before: int) -> Head:
@@ -108,33 +118,31 @@ def _canonical(found: Note) -> str:
     return f"{note.body(found.checkpoint)}\n{lines}"
 
 
-def _fold(
-    state: State, entries: list[bytes], span: tuple[int, int], tree: Tree, verifier: str
-) -> State:
-    for index in range(*span):
-        state = chain.step(state, entries[index], chain.At(index, tree, verifier))
+def _fold(state: State, entries: list[bytes], tree: Tree, verifier: str) -> State:
+    for index, entry in enumerate(entries):
+        state = chain.step(state, entry, chain.At(index, tree, verifier))
     return state
 
 
-def _mismatch(
-    contents: Contents, tree: Tree, state: State, span: tuple[int, int], verifier: str
-) -> LogError:
+def _odd(contents: Contents, tree: Tree, end: int) -> int | None:
+    """The first of ``end`` entries whose hash is not the one that was written beside it."""
+    for index in range(end):
+        if index >= tree.size or contents.hashes[index : index + 1] != [tree.leaf(index)]:
+            return index
+    return None
+
+
+def _mismatch(contents: Contents, tree: Tree, span: tuple[int, int], verifier: str) -> LogError:
     """Which of the entries between two checkpoints is not the one that was signed."""
-    for index in range(*span):
-        if contents.hashes[index : index + 1] != [tree.leaf(index)]:
-            return LogError(f"entry {index}: not the one whose hash was logged", index)
+    start, end = span
+    odd = _odd(contents, tree, end)
+    if odd is not None:
+        return LogError(f"entry {odd}: not the one whose hash was logged", odd)
     try:
-        _fold(state, contents.entries, span, tree, verifier)
+        _fold(State(), contents.entries[:end], tree, verifier)
     except LogError as error:
         return error
-    start, end = span
     return LogError(
         f"entry {start}: entries {start} to {end - 1} are not those that checkpoint {end} signs",
         start,
     )
-
-
-def _hashes(contents: Contents, tree: Tree) -> None:
-    for index in range(max(tree.size, len(contents.hashes))):
-        if index >= tree.size or contents.hashes[index : index + 1] != [tree.leaf(index)]:
-            raise LogError(f"entry {index}: its hash in the file of hashes is wrong", index)

@@ -46,9 +46,15 @@ def make_witness(folder, name, *logs):
 
 
 def write_run(
-    folder: pathlib.Path, rounds=3, trusted=None, clients=4, tamper=None, revoke_after=None
+    folder: pathlib.Path,
+    rounds=3,
+    trusted=None,
+    clients=4,
+    tamper=None,
+    revoke_after=None,
+    told=None,
 ):
-    """A run of ``rounds`` over the wire whose log is in ``folder``; the model counts up."""
+    """A run of ``rounds`` over the wire whose log is in ``folder``; the model counts up, ``told`` gets the exchange."""
     trusted = trusted or with_witnesses(log_key())
     spec = codec.spec_digest(SPEC)
     with (
@@ -57,6 +63,8 @@ def write_run(
             clients=clients, spec=SPEC, signer="openssl", max_norm=100.0, tamper=tamper
         ) as wire,
     ):
+        if told is not None:
+            told["wire"] = wire
         for number in range(rounds):
             model, facts = encoded(number), wire.facts()
             checkpoint = ledger.begin(facts, number, model, spec)
