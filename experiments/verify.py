@@ -28,26 +28,31 @@ _RECEIPT = flags.DEFINE_string("receipt", None, "A receipt to check against --po
 
 def main() -> dict[str, Any]:
     """Verifies, proves or checks a receipt, and returns what was found."""
-    from qoejax.run import files, verify
     from qoejax.run.errors import RunError
+
+    if _RECEIPT.value is not None and _POLICY.value is None:
+        raise RunError("--receipt needs --policy=FILE: the keys to trust")
+    if _RECEIPT.value is None and _WORKDIR.value is None:
+        raise RunError("expected --workdir=D, or --receipt=FILE and --policy=FILE")
+    if _PROVE.value is not None and _OUTPUT.value is None:
+        raise RunError("--prove needs --output=FILE: where the receipt goes")
+
+    from qoejax.run import files, verify  # JAX comes with them
     from qoejax.wire.log import proof
 
+    trusted, seen = _path(_POLICY), _path(_CHECKPOINT)
     if _RECEIPT.value is not None:
-        if _POLICY.value is None:
-            raise RunError("--receipt needs --policy=FILE: the keys to trust")
         return verify.check_receipt(pathlib.Path(_RECEIPT.value), pathlib.Path(_POLICY.value))
-    if _WORKDIR.value is None:
-        raise RunError("expected --workdir=D, or --receipt=FILE and --policy=FILE")
     workdir = pathlib.Path(_WORKDIR.value)
     if _PROVE.value is not None:
-        if _OUTPUT.value is None:
-            raise RunError("--prove needs --output=FILE: where the receipt goes")
         found = verify.receipt(workdir, _PROVE.value)
         files.write_bytes(pathlib.Path(_OUTPUT.value), proof.render(found).encode())
         return {"index": found.index, "size": found.note.checkpoint.size, "output": _OUTPUT.value}
-    trusted = None if _POLICY.value is None else pathlib.Path(_POLICY.value)
-    seen = None if _CHECKPOINT.value is None else pathlib.Path(_CHECKPOINT.value)
     return verify.verify(workdir, trusted, seen)
+
+
+def _path(flag: flags.FlagHolder) -> pathlib.Path | None:
+    return None if flag.value is None else pathlib.Path(flag.value)
 
 
 def failed(result: dict[str, Any]) -> str:
