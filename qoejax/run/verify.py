@@ -11,7 +11,7 @@ from qoejax import trees
 from qoejax.run import files, transparency, wired
 from qoejax.run.errors import RunError
 from qoejax.run.model import load as load_model
-from qoejax.wire import codec, keys
+from qoejax.wire import codec
 from qoejax.wire.log import audit, note, policy, proof, store
 from qoejax.wire.log.audit import Report
 from qoejax.wire.log.errors import LogError, SplitViewError
@@ -194,11 +194,6 @@ def check_receipt(path: pathlib.Path, trusted: pathlib.Path) -> dict[str, Any]:
         "witnesses": sorted(verdict.witnesses),
         "entry_sha256": hashlib.sha256(found.entry).hexdigest(),
     }
-
-
-def short(name: bytes) -> str:
-    """The first half of an id, as people read it."""
-    return name.hex()[: keys.ID_SIZE]
 
 
 def _sha256(path: pathlib.Path) -> bytes:
