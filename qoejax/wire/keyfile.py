@@ -53,13 +53,15 @@ def save(
     """
     if (passphrase is None) != plain or passphrase == b"":
         raise KeyFileError(f"{path}: give either a passphrase or plain=True")
-    providers = {identity.provider for identity in identities}
-    if len(providers) != 1:
-        raise KeyFileError(f"{path}: expected identities of one provider, got {sorted(providers)}")
+    kinds = {(identity.provider, identity.scheme) for identity in identities}
+    if len(kinds) != 1:
+        names = sorted({name for name, _ in kinds})
+        raise KeyFileError(f"{path}: expected identities of one provider and scheme, got {names}")
+    ((provider, scheme),) = kinds
     header: dict[str, Any] = {
-        "algorithm": "ml-dsa-65",
+        "algorithm": scheme,
         "protection": "plain" if plain else "scrypt-aes256gcm",
-        "provider": providers.pop(),
+        "provider": provider,
         "public": [identity.public for identity in identities],
     }
     body = cbor.encode([identity.secret.expose() for identity in identities])
@@ -87,7 +89,8 @@ def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity,
                 raise KeyFileError(f"{path}: scrypt parameters out of bounds")
             body = AESGCM(_derive(header, passphrase)).decrypt(header["nonce"], body, front)
         pairs = list(zip(header["public"], cbor.decode(body), strict=True))
-        found = tuple(Identity(header["provider"], pk, Secret(sk)) for pk, sk in pairs)
+        kind = header["algorithm"]
+        found = tuple(Identity(header["provider"], pk, Secret(sk), kind) for pk, sk in pairs)
     except InvalidTag:
         raise KeyFileError(f"{path}: wrong passphrase, or the file was altered") from None
     except KeyFileError:
@@ -96,7 +99,9 @@ def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity,
         # No cause attached: a parser's message could quote key bytes.
         raise KeyFileError(f"{path}: not a key file, or damaged") from None
     for identity in found:
-        if not sign.consistent(identity.provider, identity.public, identity.secret):
+        if not sign.consistent(
+            identity.provider, identity.public, identity.secret, identity.scheme
+        ):
             raise KeyFileError(f"{path}: secret key does not match {identity.id.hex()}")
     return found
 
@@ -108,13 +113,14 @@ def obtain(
     passphrase: bytes | None = None,
     *,
     plain: bool = False,
+    scheme: str = sign.DEFAULT,
 ) -> tuple[Identity, ...]:
     """``count`` identities of ``provider``: from ``path`` if it exists, else new and saved there.
 
     Without a path they live in memory only.
     """
     if path is None or not path.exists():
-        found = tuple(generate(provider) for _ in range(count))
+        found = tuple(generate(provider, scheme) for _ in range(count))
         if path is not None:
             save(path, found, passphrase, plain=plain)
         return found
@@ -124,6 +130,8 @@ def obtain(
         raise KeyFileError(
             f"{path}: holds {len(found)} keys of {kinds}, expected {count} of {provider!r}"
         )
+    if found[0].scheme != scheme:
+        raise KeyFileError(f"{path}: holds {found[0].scheme} keys, expected {scheme}")
     return found
 
 
@@ -143,7 +151,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
         fields |= {"salt", "nonce", *_COST}
     elif header["protection"] != "plain":
         raise ValueError("protection")
-    if set(header) != fields or header["algorithm"] != "ml-dsa-65":
+    if set(header) != fields or header["algorithm"] not in sign.SCHEMES:
         raise ValueError("fields")
     return header, data[:end], data[end:]
 

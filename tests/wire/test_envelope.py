@@ -168,7 +168,7 @@ def test_only_envelope_errors_escape(noise, start, insert):
                 helpers.deliver(at, bad)
 
 
-@pytest.mark.parametrize("suite", [0, 3, 4, 0x0101, 0xFFFF])
+@pytest.mark.parametrize("suite", [0, 6, 0x0100, 0x0103, 0x01F0, 0xFFFF])
 def test_unknown_suites_are_refused(suite):
     with pytest.raises(EnvelopeError) as caught:
         envelope.suite(suite, unsafe=True)
