@@ -196,6 +196,7 @@ class Exchange:
         invited: Sequence[int] | None = None,
         *,
         deadline: int = 0,
+        log: bytes = b"",
     ) -> bytes:
         """Announces round ``number`` with the encoded base model; returns the announcement.
 
@@ -204,6 +205,7 @@ class Exchange:
             model: encoded base model; clients check that they got it whole.
             invited: clients that may answer, by default all.
             deadline: Unix seconds after which updates are refused; 0 for none.
+            log: checkpoint of the transparency log, as the announcement is to name it.
         """
         if self._open is not None:
             raise ValueError(f"round {number}: the round before is still open")
@@ -215,7 +217,8 @@ class Exchange:
             public, secret = b"", Secret(b"")
             if self._suite.sealed:
                 public, secret = kem.keygen(self._suite.kem, self._kem_provider)
-            facts = self._facts(number, model, chosen, deadline, public)
+            facts = self._facts(number, model, chosen, public)
+            facts = facts._replace(deadline=deadline, log=log)
             model_key = broadcast.new_key() if self._confidential else None
             data, _ = announce.publish(self._server, facts, model, model_key)
             told = announce.read(
@@ -239,7 +242,7 @@ class Exchange:
         return data
 
     def _facts(
-        self, number: int, model: bytes, chosen: frozenset[bytes], deadline: int, round_key: bytes
+        self, number: int, model: bytes, chosen: frozenset[bytes], round_key: bytes
     ) -> announce.Announce:
         return announce.Announce(
             run=self.run_id,
@@ -251,7 +254,7 @@ class Exchange:
             round_key=round_key,
             registry=keys.registry_digest(self._registry),
             clients=keys.clients_digest(chosen),
-            deadline=deadline,
+            deadline=0,
             caps=self._caps,
             log=b"",
         )
