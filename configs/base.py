@@ -175,6 +175,11 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
         {
             "mode": "none",  # "none" or "pqc"
             "signer": "pqcrypto",  # or "openssl"
+            "kem_provider": "pqcrypto",  # or "openssl"
+            "suite": 0x0001,  # its number in docs/wire.md; one for the whole run
+            "session": 0,  # rounds that one key agreement lasts; 0: every update signed
+            "confidential": False,  # encrypt the model to those in the round
+            "unsafe": False,  # allow the classical and the plaintext suite, to measure them
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
             "log_key": "",  # file of the key that signs the log; "" is the workdir's own

@@ -30,14 +30,13 @@ def main() -> dict[str, Any]:
     from qoejax.run import files, verify
     from qoejax.run.enrol import passphrase, wire_errors
     from qoejax.wire import keyfile
-    from qoejax.wire.log import mldsa44, service, witness
-    from qoejax.wire.log.note import Cosigner
+    from qoejax.wire.log import note, service, witness
 
     with wire_errors():
         provider, pairs = keyfile.load_pairs(
-            pathlib.Path(_KEY.value), mldsa44.ALGORITHM, passphrase(_PLAIN.value)
+            pathlib.Path(_KEY.value), note.SCHEME, passphrase(_PLAIN.value)
         )
-        cosigner = Cosigner(_NAME.value, provider, *pairs[0])
+        cosigner = note.Cosigner(_NAME.value, provider, *pairs[0])
     logs = verify.read_policy(pathlib.Path(_LOGS.value)).logs
     memory = files.writable_folder(pathlib.Path(_MEMORY.value), "memory")
     with files.locked(memory / ".lock", f"memory {memory}"):

@@ -18,7 +18,7 @@ from qoejax.fed import engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import algorithm, defence, participate, privacy, tables
+from qoejax.run import algorithm, defence, participate, privacy, tables, wired
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
@@ -99,6 +99,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     tables.check(config)
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
+    wired.check(config.exchange)
     choose(NETS, config.model.net, "model.net")
     if config.fed.cohort > config.clients.count:
         raise RunError(

@@ -13,7 +13,7 @@ from qoejax.wire import authority, enrolment, envelope, keyfile, keys, sign
 from qoejax.wire.enrolment import SignedRegistry
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keyfile import KeyFileError, Pair
-from qoejax.wire.log import mldsa44
+from qoejax.wire.log import note
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.log.note import Verifier
 
@@ -21,9 +21,9 @@ PASSPHRASE = "QOEJAX_PASSPHRASE"
 """Environment variable that encrypts key files; never a flag, which other users could list."""
 
 KINDS = {
-    "identity": "ml-dsa-65",
-    "cosigner": mldsa44.ALGORITHM,
-    "authority": authority.ALGORITHM,
+    "identity": sign.DEFAULT,
+    "cosigner": note.SCHEME,
+    "authority": authority.SCHEME,
 }
 """What a key is for, and its algorithm: clients and servers, logs and witnesses, the authority."""
 
@@ -64,14 +64,8 @@ def create(path: pathlib.Path, kind: str, signer: str, plain: bool) -> dict[str,
     with wire_errors():
         if path.exists():
             raise RunError(f"{path} exists: keys are never overwritten")
-        if kind == "identity":
-            public, secret = sign.provider(signer).generate()
-        elif kind == "cosigner":
-            public, secret = mldsa44.provider(signer).generate()
-        else:
-            signer = authority.PROVIDER
-            public, secret = authority.generate()
-        pair = Pair(public, secret)
+        signer = authority.PROVIDER if kind == "authority" else signer
+        pair = Pair(*sign.provider(signer, KINDS[kind]).generate())
         keyfile.save_pairs(path, KINDS[kind], signer, [pair], secret_phrase, plain=plain)
     return inspect(path)
 
@@ -83,7 +77,7 @@ def inspect(path: pathlib.Path) -> dict[str, Any]:
     kinds = {algorithm: kind for kind, algorithm in KINDS.items()}
     return {
         "key": str(path),
-        "kind": kinds[facts.algorithm],
+        "kind": kinds.get(facts.algorithm, "identity"),
         "algorithm": facts.algorithm,
         "provider": facts.provider,
         "protection": facts.protection,
@@ -98,7 +92,7 @@ def vkey(path: pathlib.Path, name: str | None) -> dict[str, Any]:
         return {}
     with wire_errors():
         facts = keyfile.inspect(path)
-        if facts.algorithm != mldsa44.ALGORITHM:
+        if facts.algorithm != note.SCHEME:
             raise RunError(f"{path}: only cosigners have a vkey, this is {facts.algorithm}")
         return {"vkey": Verifier(name, facts.public[0]).vkey}
 
@@ -151,7 +145,7 @@ def rotate(
 
 
 def _authority(path: pathlib.Path, plain: bool) -> Pair:
-    _, pairs = keyfile.load_pairs(path, authority.ALGORITHM, passphrase(plain))
+    _, pairs = keyfile.load_pairs(path, authority.SCHEME, passphrase(plain))
     if len(pairs) != 1:
         raise RunError(f"{path}: holds {len(pairs)} keys, expected the authority's one")
     return pairs[0]

@@ -38,7 +38,7 @@ from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
-from qoejax.wire import codec
+from qoejax.wire import codec, suites
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
@@ -249,9 +249,13 @@ def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
     # The norm of a compressed message says nothing of the delta in it.
     max_norm = run.config.server.max_norm if run.config.compress.method == "none" else math.inf
+    chosen = suites.suite(c.suite, c.unsafe)
+    if chosen.status != "standard":
+        LOG.warning("suite %#06x (%s) is %s: docs/wire.md", chosen.id, chosen.name, chosen.status)
     return Exchange(
-        clients=len(run.population.count), signer=c.signer,
-        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers,
+        clients=len(run.population.count), signer=c.signer, kem_provider=c.kem_provider,
+        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers, suite=c.suite,
+        session=c.session, confidential=c.confidential, unsafe=c.unsafe,
         max_norm=max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from qoejax.run import files
 from qoejax.run.errors import RunError
-from qoejax.wire import cbor, codec, exchange, keyfile
+from qoejax.wire import cbor, codec, exchange, keyfile, sign
 from qoejax.wire.keyfile import Pair
-from qoejax.wire.log import mldsa44, note, policy, records, service
+from qoejax.wire.log import note, policy, records, service
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.log.note import Cosigner, Verifier
 from qoejax.wire.log.policy import Policy
@@ -35,9 +35,9 @@ def cosigner(
 ) -> Cosigner:
     """The log's key: from ``path`` if it exists, else new and saved there."""
     if not path.exists():
-        pair = Pair(*mldsa44.provider(signer).generate())
-        keyfile.save_pairs(path, mldsa44.ALGORITHM, signer, [pair], passphrase, plain=plain)
-    provider, pairs = keyfile.load_pairs(path, mldsa44.ALGORITHM, passphrase)
+        pair = Pair(*sign.provider(signer, note.SCHEME).generate())
+        keyfile.save_pairs(path, note.SCHEME, signer, [pair], passphrase, plain=plain)
+    provider, pairs = keyfile.load_pairs(path, note.SCHEME, passphrase)
     if len(pairs) != 1:
         raise keyfile.KeyFileError(f"{path}: holds {len(pairs)} keys, expected the log's one")
     return Cosigner(origin(pairs[0].public), provider, *pairs[0])
@@ -102,14 +102,13 @@ class Ledger:
         """The last checkpoint."""
         return None if self._log.note is None else self._log.note.checkpoint
 
-    def begin(self, facts: records.Facts, number: int, model: bytes, spec: bytes) -> bytes:
+    def begin(self, facts: records.Facts, number: int, model: bytes) -> bytes:
         """What changed since the last round, before it is announced.
 
         Args:
             facts: of the exchange.
             number: of the round.
             model: encoded base model.
-            spec: ``codec.spec_digest`` of an update.
 
         Returns:
             The checkpoint that the announcement is to name; empty at first.
@@ -117,17 +116,16 @@ class Ledger:
         if facts.run != self._run:
             opened = records.Session(
                 run=facts.run,
-                suite=facts.suite,
+                manifest=facts.manifest,
                 server=facts.server,
                 first=number,
                 model=codec.model_digest(model),
-                spec=spec,
                 config=self._config,
                 policy=self._policy,
             )
             self._pending.append(records.session(opened))
             self._run = facts.run
-        self._pending += records.registry_changes(self._registry, facts.registry)
+        self._pending += records.registry_changes(self._registry, facts.registry, facts.notices)
         self._registry = facts.registry
         return b"" if self.head is None else note.body(self.head).encode()
 
@@ -194,7 +192,6 @@ def _known(log: Log, trusted: Policy) -> dict[str, int]:
 def round_entries(
     facts: records.Facts,
     data: bytes,
-    model: bytes,
     result: exchange.RoundResult,
     number: int,
     after: tuple[bytes, bytes],
@@ -204,7 +201,6 @@ def round_entries(
     Args:
         facts: of the exchange.
         data: the announcement, as sent.
-        model: the encoded model at its end.
         result: what came out.
         number: of the round.
         after: digest of the next encoded model, and of its spec.
@@ -212,6 +208,7 @@ def round_entries(
     outcome = records.Outcome(
         run=facts.run,
         round=number,
+        greetings={facts.ids[i]: slot for i, slot in result.greetings.items()},
         slots={facts.ids[i]: slot for i, slot in result.slots.items()},
         rejected={facts.ids[i]: str(code) for i, code in result.rejected.items()},
         evidence=result.evidence,
@@ -219,4 +216,4 @@ def round_entries(
         model=after[0],
         spec=after[1],
     )
-    return [records.announcement(data, model), *records.outcome(outcome)]
+    return [records.announcement(data), *records.outcome(outcome)]

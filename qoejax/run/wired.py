@@ -15,8 +15,11 @@ from qoejax import trees
 from qoejax.fed.engine import Engine
 from qoejax.fed.state import ServerState
 from qoejax.run import transparency
+from qoejax.run.choices import choose
+from qoejax.run.errors import RunError
 from qoejax.types import Examples
-from qoejax.wire import codec
+from qoejax.wire import codec, providers, suites
+from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.exchange import Exchange, RoundResult
 
 PRIMITIVES = ("sign", "verify", "kem", "aead", "hash", "codec")
@@ -39,6 +42,34 @@ def _encoded(sent: Any) -> tuple[codec.TreeSpec, bytes]:
     return layout, codec.encode(layout, [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
 
 
+def check(exchange: Any) -> None:
+    """Refuses a suite, a provider or a mode that cannot work together.
+
+    Raises:
+        RunError: names the key, its value and what was expected.
+    """
+    for key in ("signer", "kem_provider"):
+        choose(providers.PROVIDERS, exchange[key], f"exchange.{key}")
+    try:
+        chosen = suites.suite(exchange.suite, unsafe=True)
+    except EnvelopeError:
+        numbers = ", ".join(f"{number:#06x}" for number in suites.SUITES)
+        raise RunError(
+            f"config.exchange.suite is {exchange.suite:#06x}: expected one of {numbers}"
+        ) from None
+    name = f"config.exchange.suite is {chosen.id:#06x} ({chosen.status})"
+    if not chosen.safe and not exchange.unsafe:
+        raise RunError(f"{name}: expected another, or exchange.unsafe=True to measure it")
+    if missing := suites.lacking(chosen, exchange.signer):
+        raise RunError(
+            f"{name}: {exchange.signer} has no {missing[0]}, expected exchange.signer='pqcrypto'"
+        )
+    if exchange.session < 0:
+        raise RunError(f"config.exchange.session is {exchange.session}: expected 0 or more rounds")
+    if not chosen.sealed and (exchange.session or exchange.confidential):
+        raise RunError(f"{name}: expected exchange.session=0 and exchange.confidential=False")
+
+
 def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) -> None:
     """Hands every client's delta of one slice to the pool; waits for the device, not the pool."""
     host = [np.asarray(leaf) for leaf in jax.tree.leaves(deltas)]
@@ -48,6 +79,11 @@ def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) 
         if client >= 0 and finishes[slot]:
             payload = codec.encode(spec, [leaf[slot] for leaf in host])
             exchange.submit(int(client), payload, n_samples=int(counts[slot]))
+
+
+def _invited(cohort: Any) -> list[int]:
+    """Clients of the cohort; the others hear nothing of the round."""
+    return [int(client) for client in np.asarray(cohort.client_id) if client >= 0]
 
 
 def _opened(
@@ -86,9 +122,9 @@ def run_round(
     number = int(state.round)
     facts, checkpoint = exchange.facts(), b""
     if ledger is not None:
-        checkpoint = ledger.begin(facts, number, model, codec.spec_digest(spec))
-    data = exchange.begin_round(number, model, log=checkpoint)
+        checkpoint = ledger.begin(facts, number, model)
     cohort = engine.cohort_for(state.round, key)
+    data = exchange.begin_round(number, model, _invited(cohort), log=checkpoint)
     pending, parts = None, []
     for piece in engine.slices(cohort):
         out = engine.local(state, examples, piece, key)
@@ -109,6 +145,7 @@ def run_round(
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
         "accepted": int(arrived.sum()),
+        "greeted": len(result.greetings),
         "rejected": dict(sorted(Counter(map(str, result.rejected.values())).items())),
         "seconds": {k: result.seconds.get(k, 0.0) for k in PRIMITIVES},
         "seal_s": result.seconds.get("seal", 0.0),
@@ -119,6 +156,6 @@ def run_round(
     if ledger is not None:
         layout, after = _encoded(engine.sent(state))
         digests = codec.model_digest(after), codec.spec_digest(layout)
-        entries = transparency.round_entries(facts, data, model, result, number, digests)
+        entries = transparency.round_entries(facts, data, result, number, digests)
         wire["log"] = ledger.record(entries)
     return state, metrics, wire

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qoejax.wire import codec, envelope
+from qoejax.wire import codec, envelope, session
 from qoejax.wire.announce import ZERO, Announced
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Sealed
@@ -22,6 +22,27 @@ class Chain(NamedTuple):
 
     seq: int = 0
     prev: bytes = ZERO
+
+
+def hello_header(announced: Announced, sender: bytes, epoch: int, chain: Chain) -> Header:
+    """Header of a HELLO in answer to an announcement; its payload is ``session.statement``."""
+    header = update_header(announced, sender, epoch, chain, 0, session.STATEMENT_SIZE)
+    return header._replace(type=envelope.HELLO)
+
+
+def in_session(header: Header) -> Header:
+    """The same header for a session's UPDATE."""
+    return header._replace(flags=envelope.SESSION)
+
+
+def is_in_session(header: Header) -> bool:
+    """Whether a message was sealed under a session's key."""
+    return bool(header.flags & envelope.SESSION)
+
+
+def is_hello(header: Header) -> bool:
+    """Whether a message is a HELLO."""
+    return header.type == envelope.HELLO
 
 
 def advance(chain: Chain, transcript: bytes) -> Chain:
@@ -63,6 +84,7 @@ def seal(
     epoch: int = 0,
     unsafe: bool = False,
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> Sealed:
     """Leaves, in spec order, as a signed envelope that only the announcing server opens.
 
@@ -77,5 +99,11 @@ def seal(
         payload = codec.encode(spec, leaves)
     header = update_header(announced, identity.id, epoch, chain or Chain(), n_samples, len(payload))
     return envelope.seal_update(
-        header, payload, announced.announce.round_key, identity.sign, unsafe=unsafe, clock=clock
+        header,
+        payload,
+        announced.announce.round_key,
+        identity.sign,
+        unsafe=unsafe,
+        clock=clock,
+        provider=provider,
     )

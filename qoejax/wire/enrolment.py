@@ -7,7 +7,7 @@ number. All encodings are deterministic CBOR.
 
 from typing import Any, NamedTuple
 
-from qoejax.wire import authority, cbor, keys, sign
+from qoejax.wire import authority, cbor, keys, sign, suites
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.keys import Entry, Identity, Registry
 from qoejax.wire.secret import Secret
@@ -42,7 +42,7 @@ def rotate(
     old: Identity,
     new: Identity,
     epoch: int,
-    suites: tuple[int, ...],
+    suite_ids: tuple[int, ...],
     valid_from: int = 0,
     valid_to: int = keys.FOREVER,
 ) -> Request:
@@ -50,7 +50,7 @@ def rotate(
 
     ``epoch`` is that of the new key: the replaced one's and one more.
     """
-    entry = keys.enrol(new, suites, valid_from, valid_to, epoch)
+    entry = keys.enrol(new, suite_ids, valid_from, valid_to, epoch)
     return Request(entry, old.id, old.sign(_linked(entry, old.id), ROTATE_CONTEXT))
 
 
@@ -82,7 +82,8 @@ def admit(registry: Registry, request: Request, verifier: str = "pqcrypto") -> R
             Code.POLICY, f"client {name.hex()}: key epoch {entry.epoch}, expected {old.epoch + 1}"
         )
     message = _linked(entry, old.id)
-    if not sign.provider(verifier).verify(old.public, message, request.link, ROTATE_CONTEXT):
+    verify = sign.provider(verifier, suites.scheme_of(old.suites)).verify
+    if not verify(old.public, message, request.link, ROTATE_CONTEXT):
         raise EnvelopeError(
             Code.SIGNATURE, f"client {old.id.hex()} did not consent to being replaced"
         )
@@ -92,7 +93,7 @@ def admit(registry: Registry, request: Request, verifier: str = "pqcrypto") -> R
 
 def publish(registry: Registry, serial: int, public: bytes, secret: Secret) -> SignedRegistry:
     """The registry under the authority's signature."""
-    signature = authority.sign(secret, keys.registry_digest(registry), serial)
+    signature = authority.seal(secret, keys.registry_digest(registry), serial)
     return SignedRegistry(registry, serial, public, signature)
 
 

@@ -13,18 +13,16 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from qoejax.wire import authority, cbor, sign
+from qoejax.wire import cbor, sign
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keys import Identity, generate, key_id
-from qoejax.wire.log import mldsa44
-from qoejax.wire.log.errors import LogError
 from qoejax.wire.secret import Secret
 
 _MAGIC = b"QJXKEY1\n"
@@ -55,14 +53,6 @@ class Facts(NamedTuple):
     public: tuple[bytes, ...]
 
 
-_CONSISTENT: dict[str, Callable[[str, bytes, Secret], bool]] = {
-    "ml-dsa-65": sign.consistent,
-    mldsa44.ALGORITHM: mldsa44.consistent,
-    authority.ALGORITHM: authority.consistent,
-}
-"""By algorithm, whether (provider, public, secret) belong together, shown by a signature."""
-
-
 def save(
     path: pathlib.Path,
     identities: Sequence[Identity],
@@ -78,11 +68,13 @@ def save(
         passphrase: encrypts the secret keys.
         plain: store them readable instead; only together with ``passphrase=None``.
     """
-    providers = {identity.provider for identity in identities}
-    if len(providers) != 1:
-        raise KeyFileError(f"{path}: expected identities of one provider, got {sorted(providers)}")
+    kinds = {(identity.provider, identity.scheme) for identity in identities}
+    if len(kinds) != 1:
+        names = sorted({name for name, _ in kinds})
+        raise KeyFileError(f"{path}: expected identities of one provider and scheme, got {names}")
+    ((provider, scheme),) = kinds
     pairs = [Pair(identity.public, identity.secret) for identity in identities]
-    save_pairs(path, "ml-dsa-65", providers.pop(), pairs, passphrase, plain=plain)
+    save_pairs(path, scheme, provider, pairs, passphrase, plain=plain)
 
 
 def save_pairs(
@@ -115,8 +107,9 @@ def save_pairs(
 
 def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity, ...]:
     """Identities of a file, each checked by a fresh signature; KeyFileError names what is wrong."""
-    provider, pairs = load_pairs(path, "ml-dsa-65", passphrase)
-    return tuple(Identity(provider, *pair) for pair in pairs)
+    scheme = inspect(path).algorithm
+    provider, pairs = load_pairs(path, scheme, passphrase)
+    return tuple(Identity(provider, *pair, scheme) for pair in pairs)
 
 
 def load_pairs(
@@ -141,12 +134,12 @@ def load_pairs(
             Pair(public, Secret(secret))
             for public, secret in zip(header["public"], cbor.decode(body), strict=True)
         )
-        good = [_CONSISTENT[algorithm](header["provider"], *pair) for pair in pairs]
+        good = [sign.consistent(header["provider"], *pair, algorithm) for pair in pairs]
     except InvalidTag:
         raise KeyFileError(f"{path}: wrong passphrase, or the file was altered") from None
     except KeyFileError:
         raise
-    except (EnvelopeError, LogError, KeyError, TypeError, ValueError, IndexError, OverflowError):
+    except (EnvelopeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
         # No cause attached: a parser's message could quote key bytes.
         raise KeyFileError(f"{path}: not a key file, or damaged") from None
     if not all(good):
@@ -178,13 +171,14 @@ def obtain(
     passphrase: bytes | None = None,
     *,
     plain: bool = False,
+    scheme: str = sign.DEFAULT,
 ) -> tuple[Identity, ...]:
     """``count`` identities of ``provider``: from ``path`` if it exists, else new and saved there.
 
     Without a path they live in memory only.
     """
     if path is None or not path.exists():
-        found = tuple(generate(provider) for _ in range(count))
+        found = tuple(generate(provider, scheme) for _ in range(count))
         if path is not None:
             save(path, found, passphrase, plain=plain)
         return found
@@ -194,6 +188,8 @@ def obtain(
         raise KeyFileError(
             f"{path}: holds {len(found)} keys of {kinds}, expected {count} of {provider!r}"
         )
+    if found[0].scheme != scheme:
+        raise KeyFileError(f"{path}: holds {found[0].scheme} keys, expected {scheme}")
     return found
 
 
@@ -213,7 +209,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
         fields |= {"salt", "nonce", *_COST}
     elif header["protection"] != _PLAIN:
         raise ValueError("protection")
-    if set(header) != fields or header["algorithm"] not in _CONSISTENT:
+    if set(header) != fields or header["algorithm"] not in sign.SCHEMES:
         raise ValueError("fields")
     return header, data[:end], data[end:]
 

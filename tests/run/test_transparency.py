@@ -15,8 +15,8 @@ import pytest
 from qoejax.run import files, transparency, verify
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
-from qoejax.wire import keyfile
-from qoejax.wire.log import mldsa44, note, policy, records, store
+from qoejax.wire import keyfile, sign
+from qoejax.wire.log import note, policy, records, store
 from qoejax.wire.log.errors import SplitViewError
 from tests.run.conftest import tiny_config
 from tests.wire.log.helpers import write_run
@@ -38,8 +38,8 @@ def start(folder, name, logs, port=0):
     """A witness process; its key is made at first, its memory stays."""
     path = folder / "keys" / f"{name}.key"
     if not path.exists():
-        pair = keyfile.Pair(*mldsa44.provider("openssl").generate())
-        keyfile.save_pairs(path, mldsa44.ALGORITHM, "openssl", [pair], None, plain=True)
+        pair = keyfile.Pair(*sign.provider("openssl", note.SCHEME).generate())
+        keyfile.save_pairs(path, note.SCHEME, "openssl", [pair], None, plain=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.witness", f"--name=example.org/{name}",
          f"--key={path}", f"--memory={folder / name}", f"--logs={logs}", "--plain",
@@ -70,7 +70,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def witnessed(site, data_dir):
-    folder, key, _ = site
+    folder, _, _ = site
     config = tiny_config(
         data_dir,
         exchange={
@@ -130,7 +130,7 @@ def test_a_forked_log_is_refused_by_the_witnesses_that_saw_the_other(witnessed, 
         ledger.record(some(1))
     with (
         transparency.Ledger(tmp_path / "log", site[1], trusted, bytes(32)) as ledger,
-        pytest.raises(SplitViewError, match="witness w1 remembers [0-9]+ entries"),
+        pytest.raises(SplitViewError, match=r"witness w1 remembers [0-9]+ entries"),
     ):
         ledger.record(some(100))
 
@@ -144,7 +144,7 @@ def test_a_rolled_back_workdir_stops_the_run(witnessed, data_dir, tmp_path):
         (tmp_path / "run" / "log" / "checkpoints" / name).unlink()
     for name in ("checkpoints", "model"):
         shutil.rmtree(tmp_path / "run" / name)
-    with pytest.raises(RunError, match="the wire: witness w1 remembers .* rolled back"):
+    with pytest.raises(RunError, match=r"the wire: witness w1 remembers .* rolled back"):
         train(config, tmp_path / "run")
 
 
@@ -211,9 +211,9 @@ def test_bad_witness_files_are_one_sentence(tmp_path, text, message):
 
 
 def test_the_log_key_is_one_key(tmp_path):
-    pairs = [keyfile.Pair(*mldsa44.provider("openssl").generate()) for _ in range(2)]
+    pairs = [keyfile.Pair(*sign.provider("openssl", note.SCHEME).generate()) for _ in range(2)]
     path = tmp_path / "keys" / "log.key"
-    keyfile.save_pairs(path, mldsa44.ALGORITHM, "openssl", pairs, None, plain=True)
+    keyfile.save_pairs(path, note.SCHEME, "openssl", pairs, None, plain=True)
     with pytest.raises(keyfile.KeyFileError, match="holds 2 keys, expected the log's one"):
         transparency.cosigner(path, "openssl", None, plain=True)
 

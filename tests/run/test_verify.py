@@ -97,7 +97,7 @@ def test_a_split_view_is_called_by_its_name(tmp_path):
     write_run(tmp_path / "b" / "log", rounds=2)
     report = verify.audit_run(tmp_path / "a")
     for other in sorted((tmp_path / "b" / "log" / "checkpoints").iterdir()):
-        with pytest.raises(verify.SplitViewError, match="another history|taken out"):
+        with pytest.raises(verify.SplitViewError, match=r"another history|taken out"):
             verify._same_history(report, trusted, other)
     assert log_key().verifier.name in trusted.logs
 

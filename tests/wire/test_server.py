@@ -247,9 +247,9 @@ def test_a_slot_filled_while_another_copy_was_being_opened():
             server.inspect(facts, at.round.spec, data, at.secret, key, verifier="openssl")
             for data in (one, two)
         ]
-        state, outcome = server.commit(at.round, EMPTY, opened[0])
+        state, outcome = server.commit(at.round, EMPTY, opened[0], NOW)
         assert outcome == "accepted"
-        return state, server.commit(at.round, state, opened[1])
+        return state, server.commit(at.round, state, opened[1], NOW)
 
     data = seal(at).envelope
     state, second = race(data, data)

@@ -11,11 +11,14 @@ import binascii
 import hashlib
 from typing import NamedTuple, NoReturn
 
-from qoejax.wire.log import mldsa44
+from qoejax.wire import sign
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.log.merkle import HASH_SIZE
 from qoejax.wire.secret import Secret
 
+SCHEME = "ml-dsa-44"
+PUBLIC_SIZE, SIGNATURE_SIZE = sign.SIZES[SCHEME]
+CONTEXT = b""
 TYPE = 6
 """Signed-note signature type: timestamped ML-DSA-44 (sub)tree cosignature."""
 MAX_NOTE = 1 << 17
@@ -69,18 +72,18 @@ class Verifier(NamedTuple):
 class Cosigner:
     """A named ML-DSA-44 key that cosigns. Prints no secret and cannot be pickled."""
 
-    __slots__ = ("_secret", "provider", "verifier")
+    __slots__ = ("_sign", "provider", "verifier")
 
     def __init__(self, name: str, provider: str, public: bytes, secret: Secret):
         _check_name(name)
         self.verifier = Verifier(name, public)
         self.provider = provider
-        self._secret = secret
+        self._sign = sign.provider(provider, SCHEME).signer(secret)
 
     def line(self, checkpoint: Checkpoint, now: int) -> str:
         """Signature line over a checkpoint, stating that none larger was seen at ``now``."""
         message = cosigned_message(self.verifier.name, now, checkpoint)
-        signature = mldsa44.provider(self.provider).sign(self._secret, message)
+        signature = self._sign(message, CONTEXT)
         value = self.verifier.key_id + now.to_bytes(8, "big") + signature
         return f"{_DASH}{self.verifier.name} {_base64(value)}\n"
 
@@ -88,7 +91,7 @@ class Cosigner:
         return f"<Cosigner {self.verifier.name} {self.verifier.key_id.hex()} of {self.provider}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Cosigner is not pickled: write its key with keyfile.save_keys")
+        raise TypeError("a Cosigner is not pickled: write its key with keyfile.save_pairs")
 
 
 def cosigned_message(name: str, timestamp: int, checkpoint: Checkpoint) -> bytes:
@@ -171,10 +174,11 @@ def verify(note: Note, verifier: Verifier, provider: str = "openssl") -> int | N
     if len(own) > 1:
         raise LogError(f"{verifier.name} signed a checkpoint of size {note.checkpoint.size} twice")
     timestamp, signature = int.from_bytes(value[:8], "big"), value[8:]
-    good = len(signature) == mldsa44.SIGNATURE_SIZE and timestamp <= _MAX_TIME
+    good = len(signature) == SIGNATURE_SIZE and timestamp <= _MAX_TIME
     if good:
         message = cosigned_message(verifier.name, timestamp, note.checkpoint)
-        good = mldsa44.provider(provider).verify(verifier.public, message, signature)
+        check = sign.provider(provider, SCHEME).verify
+        good = check(verifier.public, message, signature, CONTEXT)
     if not good:
         raise LogError(
             f"the signature of {verifier.name} on the checkpoint of size "
@@ -191,7 +195,7 @@ def parse_vkey(text: str) -> Verifier:
         raise LogError(f"a vkey is NAME+ID+KEY, got {text[:40]!r}")
     _check_name(name)
     key = unbase64(encoded)
-    if key[:1] != bytes([TYPE]) or len(key) != 1 + mldsa44.PUBLIC_SIZE:
+    if key[:1] != bytes([TYPE]) or len(key) != 1 + PUBLIC_SIZE:
         raise LogError(f"vkey of {name!r}: expected an ML-DSA-44 cosigner key (type 0x06)")
     found = Verifier(name, key[1:])
     if given != found.key_id.hex():

@@ -2,9 +2,11 @@
 
 | kind | fields |
 |---|---|
-| run | run, suite, server (key), first (round), model, spec, config, policy (digests) |
-| enrol, revoke | an entry of the registry with its proof; an id |
-| announce | front (header, body and signature as sent), model (SHA-512) |
+| run | run, manifest (signed), server (key), first (round), model, config, policy (digests) |
+| enrol | an entry of the registry, with its proof of possession |
+| revoke | id, notice (signed) |
+| announce | front (header, body and signature as sent), model (SHA-512, as sent) |
+| hello | as update, and statement: what it signs of the session before |
 | update | header, enc, digest, signature: proof of who sent it, without the payload |
 | reject | run, round, sender, code |
 | equivocation | first, second: two signed updates for one slot |
@@ -17,8 +19,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from qoejax.wire import cbor, enrolment, keys
+from qoejax.wire import cbor, enrolment, envelope, keys
 from qoejax.wire.keys import Registry
+from qoejax.wire.log.errors import LogError
+from qoejax.wire.revocation import PAYLOAD_SIZE
 from qoejax.wire.server import Slot
 
 VERSION = 1
@@ -29,16 +33,18 @@ class Facts(NamedTuple):
 
     Attributes:
         run: id [16].
-        suite: number of the suite.
+        manifest: what holds for the whole run, signed (``wire.manifest``).
         server: public key of the server.
         registry: enrolled and revoked clients.
+        notices: every REVOKE of the run, in order.
         ids: id [16] of each client, in order of index.
     """
 
     run: bytes
-    suite: int
+    manifest: bytes
     server: bytes
     registry: Registry
+    notices: tuple[bytes, ...]
     ids: tuple[bytes, ...]
 
 
@@ -47,21 +53,19 @@ class Session(NamedTuple):
 
     Attributes:
         run: id [16].
-        suite: number of the suite.
+        manifest: the signed manifest: suite, spec, sessions, confidentiality.
         server: public key of the server.
         first: number of its first round.
         model: ``codec.model_digest`` [32] of the model that round ``first`` begins with.
-        spec: ``codec.spec_digest`` [32] of an update.
         config: SHA-256 [32] of the configuration.
         policy: SHA-256 [32] of the log's policy file.
     """
 
     run: bytes
-    suite: int
+    manifest: bytes
     server: bytes
     first: int
     model: bytes
-    spec: bytes
     config: bytes
     policy: bytes
 
@@ -72,7 +76,8 @@ class Outcome(NamedTuple):
     Attributes:
         run: id [16].
         round: its number.
-        slots: signed proof of every accepted update, by sender.
+        greetings: every accepted HELLO, by sender.
+        slots: proof of every accepted update, by sender; signed, except in a session.
         rejected: code by the id of the client in whose place something was refused.
         evidence: pairs of signed updates that claim one slot.
         aggregate: SHA-256 [32] of the sum where there is one (secure aggregation), else empty.
@@ -82,6 +87,7 @@ class Outcome(NamedTuple):
 
     run: bytes
     round: int
+    greetings: Mapping[bytes, Slot]
     slots: Mapping[bytes, Slot]
     rejected: Mapping[bytes, str]
     evidence: Sequence[tuple[Slot, Slot]]
@@ -100,20 +106,27 @@ def session(opened: Session) -> bytes:
     return entry("run", **opened._asdict())
 
 
-def registry_changes(before: Registry, after: Registry) -> list[bytes]:
-    """Entries for all that was enrolled and revoked since ``before``."""
+def registry_changes(before: Registry, after: Registry, notices: Iterable[bytes]) -> list[bytes]:
+    """Entries for all that was enrolled and revoked since ``before``.
+
+    Raises:
+        LogError: someone is no longer enrolled, or no longer revoked: a log cannot take it back.
+    """
+    lost = (before.entries.keys() - after.entries.keys()) | (before.revoked - after.revoked)
+    if lost:
+        raise LogError(f"client {min(lost).hex()} is in the log, and is not what it was")
     new = [name for name in sorted(after.entries) if name not in before.entries]
-    gone = sorted(after.revoked - before.revoked)
+    gone = [notice for notice in notices if notice[-PAYLOAD_SIZE:-4] not in before.revoked]
     return [
         *(entry("enrol", **enrolment.pack_entry(after.entries[name])) for name in new),
-        *(entry("revoke", id=name) for name in gone),
+        *(entry("revoke", id=notice[-PAYLOAD_SIZE:-4], notice=notice) for notice in gone),
     ]
 
 
-def announcement(data: bytes, model: bytes) -> bytes:
-    """The entry of an announcement ``data``, which ends in the encoded ``model``."""
-    front = data[: len(data) - len(model)]
-    return entry("announce", front=front, model=hashlib.sha512(model).digest())
+def announcement(data: bytes) -> bytes:
+    """The entry of an announcement, which ends in the model: plain, or encrypted."""
+    end = len(data) - envelope.unpack(data).payload_len
+    return entry("announce", front=data[:end], model=hashlib.sha512(data[end:]).digest())
 
 
 def _slot(slot: Slot) -> dict[str, cbor.Value]:
@@ -129,7 +142,9 @@ def outcome(done: Outcome) -> list[bytes]:
     """Entries of a round after its announcement, senders in order of id."""
     where = {"run": done.run, "round": done.round}
     accepted = [done.slots[name] for name in sorted(done.slots)]
+    greeted = [done.greetings[name] for name in sorted(done.greetings)]
     return [
+        *(entry("hello", **_slot(slot), statement=slot.statement) for slot in greeted),
         *(entry("update", **_slot(slot)) for slot in accepted),
         *(
             entry("reject", **where, sender=name, code=str(done.rejected[name]))

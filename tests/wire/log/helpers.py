@@ -1,14 +1,13 @@
 """Logs, witnesses and runs, small and quick."""
 
 import functools
-import pathlib
 
 import numpy as np
 
 from qoejax.run import transparency
-from qoejax.wire import codec
+from qoejax.wire import codec, sign
 from qoejax.wire.exchange import Exchange
-from qoejax.wire.log import mldsa44, policy, witness
+from qoejax.wire.log import note, policy, witness
 from qoejax.wire.log.note import Cosigner
 from qoejax.wire.log.policy import Group, Policy, Witness
 
@@ -22,7 +21,7 @@ def encoded(value):
 
 @functools.cache
 def key(name="example.org/log", provider="openssl"):
-    return Cosigner(name, provider, *mldsa44.provider(provider).generate())
+    return Cosigner(name, provider, *sign.provider(provider, note.SCHEME).generate())
 
 
 def log_key():
@@ -45,35 +44,28 @@ def make_witness(folder, name, *logs):
     return witness.Witness(key(name), {log.verifier.name: log.verifier for log in logs}, folder)
 
 
-def write_run(
-    folder: pathlib.Path,
-    rounds=3,
-    trusted=None,
-    clients=4,
-    tamper=None,
-    revoke_after=None,
-    told=None,
-):
-    """A run of ``rounds`` over the wire whose log is in ``folder``; the model counts up, ``told`` gets the exchange."""
+def write_run(folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, told=None, **more):
+    """A run over the wire whose log is in ``folder``; the model counts up.
+
+    ``told`` is given the exchange; ``more`` are options of it.
+    """
     trusted = trusted or with_witnesses(log_key())
     spec = codec.spec_digest(SPEC)
     with (
         transparency.Ledger(folder, log_key(), trusted, CONFIG) as ledger,
-        Exchange(
-            clients=clients, spec=SPEC, signer="openssl", max_norm=100.0, tamper=tamper
-        ) as wire,
+        Exchange(clients=clients, spec=SPEC, signer="openssl", max_norm=100.0, **more) as wire,
     ):
         if told is not None:
             told["wire"] = wire
         for number in range(rounds):
             model, facts = encoded(number), wire.facts()
-            checkpoint = ledger.begin(facts, number, model, spec)
+            checkpoint = ledger.begin(facts, number, model)
             data = wire.begin_round(number, model, log=checkpoint)
             for i in range(clients):
                 wire.submit(i, encoded(1e6 if (number, i) == (1, 2) else i), n_samples=i + 1)
             result = wire.finish_round()
             after = codec.model_digest(encoded(number + 1)), spec
-            ledger.record(transparency.round_entries(facts, data, model, result, number, after))
+            ledger.record(transparency.round_entries(facts, data, result, number, after))
             if number == revoke_after:
                 wire.revoke(0)
         ledger.finish(bytes(32), rounds)

@@ -1,11 +1,10 @@
 """A run's log, spoilt in every way: the audit names what is wrong."""
 
 import random
-import shutil
 
 import pytest
 
-from qoejax.wire import cbor, client, codec
+from qoejax.wire import cbor, client, codec, envelope, manifest
 from qoejax.wire.log import audit, chain, merkle, note, policy, records, store
 from qoejax.wire.log.errors import LogError
 from tests.wire.log.helpers import SPEC, encoded, key, log_key, with_witnesses, write_run
@@ -44,8 +43,8 @@ def test_an_honest_log_holds(run):
     ]  # fmt: skip
     assert found.state.final["rounds"] == 3
     assert len(found.heads) == 4
-    # 4 enrolments, 3 announcements, 9 updates, 4 checkpoints
-    assert found.signatures == 20
+    # a manifest, 4 enrolments, a revocation, 3 announcements, 9 updates, 4 checkpoints
+    assert found.signatures == 22
     assert kinds(contents)[:5] == ["run", *["enrol"] * 4]
     assert kinds(contents).count("revoke") == 1
 
@@ -125,7 +124,9 @@ def test_flipped_bytes_of_checkpoints_are_named(run):
             changed = flipped(data, at, rng.randrange(8)).decode("utf-8", "surrogateescape")
             error = bad(contents._replace(notes={**contents.notes, name: changed}), trusted)
             assert f"checkpoint {name}" in str(error) or f"checkpoint {int(name)}" in str(error)
-    renamed = dict(zip(["0000000001", *list(contents.notes)[1:]], contents.notes.values()))
+    renamed = dict(
+        zip(["0000000001", *list(contents.notes)[1:]], contents.notes.values(), strict=True)
+    )
     bad(contents._replace(notes=renamed), trusted, "checkpoint 0000000001: is of size")
 
 
@@ -232,14 +233,17 @@ def test_witnesses_must_have_signed_the_last_checkpoint(run, tmp_path):
 
 def test_a_resumed_run_goes_on_from_a_logged_model(tmp_path):
     """Killed after round 2, continued from the checkpoint after round 1, and from elsewhere."""
-    trusted = write_run(tmp_path / "log", rounds=3)
+    told = {}
+    trusted = write_run(tmp_path / "log", rounds=3, told=told)
     contents = store.read(tmp_path / "log")
     entries = contents.entries[:-1]  # not finished
     first = cbor.decode(entries[0])
+    server, agreed = told["wire"]._server, told["wire"]._agreed
 
     def resumed(number, model, run=b"another run id 16"[:16]):
         fields = {n: first[n] for n in records.Session._fields}
         fields |= {"run": run, "first": number, "model": codec.model_digest(encoded(model))}
+        fields |= {"manifest": manifest.publish(server, agreed._replace(run=run))}
         return resigned([*entries, records.session(records.Session(**fields))])
 
     assert len(report(resumed(2, 2), trusted).state.runs) == 2
@@ -258,7 +262,7 @@ def test_equivocation_is_evidence_for_anyone(tmp_path):
     def clone(index, data):
         if index != 1:
             return data
-        rnd, owner = told["wire"]._open.round, told["wire"]._ids[0]
+        rnd, owner = told["wire"]._open.round, told["wire"]._fleet.ids[0]
         leaves = codec.decode(SPEC, encoded(9))
         return client.seal(SPEC, leaves, owner, rnd.announced, n_samples=1).envelope
 
@@ -277,6 +281,47 @@ def test_equivocation_is_evidence_for_anyone(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"suite": 0x0004},
+        {"suite": 0x0002, "confidential": True},
+        {"session": 2},
+        {"session": 2, "confidential": True},
+        {"suite": envelope.PLAINTEXT, "unsafe": True},
+    ],
+    ids=["two signatures", "confidential", "session", "confidential session", "plaintext"],
+)
+def test_every_way_of_exchanging_leaves_a_log_that_holds(tmp_path, options):
+    trusted = write_run(tmp_path / "log", rounds=5, clients=2, **options)
+    contents = store.read(tmp_path / "log")
+    found = report(contents, trusted)
+    assert [len(r.members) for r in found.state.rounds] == [2] * 5
+    signed = "session" not in options and options.get("suite") != envelope.PLAINTEXT
+    assert all(m.signed == signed for r in found.state.rounds for m in r.members)
+    greeted = kinds(contents).count("hello")
+    assert greeted == (6 if "session" in options else 2 if "confidential" in options else 0)
+
+
+def test_what_a_session_did_not_sign_its_next_hello_does(tmp_path):
+    """An update in a session, changed or taken out and all re-signed by the log's key."""
+    trusted = write_run(tmp_path / "log", rounds=5, clients=2, session=2)
+    contents = store.read(tmp_path / "log")
+    which = kinds(contents)
+    second = [i for i, kind in enumerate(which) if kind == "hello"][2]
+    for index in (i for i, kind in enumerate(which[:second]) if kind == "update"):
+        entries = list(contents.entries)
+        fields = cbor.decode(entries[index])
+        entries[index] = cbor.encode({**fields, "digest": bytes(64)})
+        error = bad(resigned(entries), trusted)
+        assert index < error.entry <= second + 1  # its sender's chain, or its sender's HELLO
+    changed = dict(enumerate(contents.entries))
+    fields = cbor.decode(changed[second])
+    changed[second] = cbor.encode({**fields, "statement": bytes(36)})
+    error = bad(resigned(list(changed.values())), trusted, "signs another statement")
+    assert error.entry == second
+
+
+@pytest.mark.parametrize(
     ("entry", "message"),
     [
         (b"", "entry 0 (?)"),
@@ -285,8 +330,8 @@ def test_equivocation_is_evidence_for_anyone(tmp_path):
         (cbor.encode([1]), "of no known kind"),
         (cbor.encode({"kind": "revoke", "version": 2, "id": b""}), "of another version"),
         (cbor.encode({"kind": "revoke", "version": 1}), "fields are not those of 'revoke'"),
-        (records.entry("revoke", id="text"), "field 'id' is of another type"),
-        (records.entry("revoke", id=bytes(16)), "is not enrolled"),
+        (records.entry("revoke", id="text", notice=b""), "field 'id' is of another type"),
+        (records.entry("revoke", id=bytes(16), notice=b""), "before any run"),
         (records.entry("final", run=b"", rounds=0, model=b"", params=b""), "before any run"),
         (records.entry("reject", run=b"", round=0, sender=b"", code=""), "outside of a round"),
     ],

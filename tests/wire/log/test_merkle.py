@@ -115,8 +115,8 @@ def _spoil(rng, path):
         yield path[:at] + path[at + 1 :]
         flipped = bytearray(path[at])
         flipped[rng.randrange(32)] ^= 1 << rng.randrange(8)
-        yield path[:at] + [bytes(flipped)] + path[at + 1 :]
-        yield path[:at] + [path[at][:31]] + path[at + 1 :]
+        yield [*path[:at], bytes(flipped), *path[at + 1 :]]
+        yield [*path[:at], path[at][:31], *path[at + 1 :]]
     if len(set(path)) > 1:
         yield path[1:] + path[:1]
 

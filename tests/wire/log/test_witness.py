@@ -117,7 +117,7 @@ def test_a_log_forked_to_two_witnesses_is_convicted(tmp_path):
     memories = [witness.remembered(one, ORIGIN) for one in (w1, w2)]
     assert witness.contradict(*memories, key().verifier)
     assert not witness.contradict(memories[0], memories[0], key().verifier)
-    with pytest.raises(LogError, match="is not by example.org/other"):
+    with pytest.raises(LogError, match=r"is not by example.org/other"):
         witness.contradict(*memories, key("example.org/other").verifier)
     # And the one that was asked twice kept the evidence by itself.
     (evidence,) = (w1.folder / "evidence").iterdir()
