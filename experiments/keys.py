@@ -24,6 +24,7 @@ _KEY = flags.DEFINE_string("key", None, "Key file.")
 _NEW_KEY = flags.DEFINE_string("new_key", None, "Key file that takes over.")
 _KIND = flags.DEFINE_string("kind", "identity", "identity, cosigner or authority.")
 _SIGNER = flags.DEFINE_string("signer", "pqcrypto", "pqcrypto or openssl.")
+_SUITE = flags.DEFINE_integer("suite", 1, "Suite of an identity, by its number (docs/wire.md).")
 _PLAIN = flags.DEFINE_boolean("plain", False, "Readable key files, for simulations only.")
 _CHECK = flags.DEFINE_boolean("check", False, "Decrypt, and sign with each key.")
 _NAME = flags.DEFINE_string("name", None, "Key name of a cosigner: prints its vkey.")
@@ -60,7 +61,7 @@ def create() -> dict[str, Any]:
     """Makes a key file."""
     from qoejax.run import enrol
 
-    found = enrol.create(_path(_KEY), _KIND.value, _SIGNER.value, _PLAIN.value)
+    found = enrol.create(_path(_KEY), _KIND.value, _SIGNER.value, _PLAIN.value, _SUITE.value)
     return found | enrol.vkey(_path(_KEY), _NAME.value)
 
 
@@ -77,7 +78,7 @@ def request() -> dict[str, Any]:
     """Writes a device's request."""
     from qoejax.run import enrol
 
-    return enrol.request(_path(_KEY), _path(_OUTPUT), _until(), _PLAIN.value)
+    return enrol.request(_path(_KEY), _path(_OUTPUT), _until(), _PLAIN.value, _SUITE.value)
 
 
 def rotate() -> dict[str, Any]:

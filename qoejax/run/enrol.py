@@ -54,8 +54,10 @@ def passphrase(plain: bool) -> bytes | None:
     return found.encode()
 
 
-def create(path: pathlib.Path, kind: str, signer: str, plain: bool) -> dict[str, Any]:
-    """Makes a key file; says what is public of it."""
+def create(
+    path: pathlib.Path, kind: str, signer: str, plain: bool, suite: int = envelope.DEFAULT
+) -> dict[str, Any]:
+    """Makes a key file; says what is public of it. An identity's scheme is that of its suite."""
     if kind not in KINDS:
         raise RunError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     if kind != "authority" and signer not in sign.PROVIDERS:
@@ -65,9 +67,17 @@ def create(path: pathlib.Path, kind: str, signer: str, plain: bool) -> dict[str,
         if path.exists():
             raise RunError(f"{path} exists: keys are never overwritten")
         signer = authority.PROVIDER if kind == "authority" else signer
-        pair = Pair(*sign.provider(signer, KINDS[kind]).generate())
-        keyfile.save_pairs(path, KINDS[kind], signer, [pair], secret_phrase, plain=plain)
+        chosen = envelope.suite(suite).scheme if kind == "identity" else KINDS[kind]
+        pair = Pair(*_generator(signer, chosen).generate())
+        keyfile.save_pairs(path, chosen, signer, [pair], secret_phrase, plain=plain)
     return inspect(path)
+
+
+def _generator(signer: str, scheme: str) -> sign.Signature:
+    try:
+        return sign.provider(signer, scheme)
+    except ValueError as error:
+        raise RunError(f"signer {signer!r}: {error}") from None
 
 
 def inspect(path: pathlib.Path) -> dict[str, Any]:
@@ -112,11 +122,17 @@ def _identity(path: pathlib.Path, plain: bool) -> keys.Identity:
     return found[0]
 
 
-def request(path: pathlib.Path, output: pathlib.Path, valid_to: int, plain: bool) -> dict[str, Any]:
+def request(
+    path: pathlib.Path,
+    output: pathlib.Path,
+    valid_to: int,
+    plain: bool,
+    suite: int = envelope.DEFAULT,
+) -> dict[str, Any]:
     """A device's request to be enrolled, for the authority; holds no secret."""
     with wire_errors():
         one = _identity(path, plain)
-        entry = keys.enrol(one, (envelope.DEFAULT,), int(time.time()), valid_to)
+        entry = keys.enrol(one, (suite,), int(time.time()), valid_to)
         data = enrolment.pack_request(enrolment.Request(entry))
     files.write_bytes(output, data)
     return {"id": one.id.hex(), "request": str(output)}

@@ -37,7 +37,13 @@ def _round(rnd: Round, live: bool) -> dict[str, Any]:
         "result": rnd.result,
         "model": rnd.model.hex()[:16],
         "members": [
-            {"entry": m.entry, "who": _short(m.sender), "seq": m.seq, "n": m.n_samples}
+            {
+                "entry": m.entry,
+                "who": _short(m.sender),
+                "seq": m.seq,
+                "n": m.n_samples,
+                "signed": m.signed,
+            }
             for m in rnd.members
         ],
         "refusals": [
