@@ -97,14 +97,16 @@ def inspect(path: pathlib.Path) -> dict[str, Any]:
 
 
 def vkey(path: pathlib.Path, name: str | None) -> dict[str, Any]:
-    """The vkey of a cosigner under a name, for policy files; nothing without a name."""
-    if name is None:
-        return {}
+    """Vkeys of a cosigner, for policy files: as a run's log, and under a name if there is one."""
     with wire_errors():
         facts = keyfile.inspect(path)
         if facts.algorithm != note.SCHEME:
-            raise RunError(f"{path}: only cosigners have a vkey, this is {facts.algorithm}")
-        return {"vkey": Verifier(name, facts.public[0]).vkey}
+            if name is not None:
+                raise RunError(f"{path}: only cosigners have a vkey, this is {facts.algorithm}")
+            return {}
+        public = facts.public[0]
+        named = {} if name is None else {"vkey": Verifier(name, public).vkey}
+        return {"log_vkey": Verifier(note.origin(public), public).vkey} | named
 
 
 def check_key(path: pathlib.Path, plain: bool) -> dict[str, Any]:

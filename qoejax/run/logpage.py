@@ -50,7 +50,10 @@ def _round(rnd: Round, live: bool) -> dict[str, Any]:
             {"entry": r.entry, "who": _short(r.sender), "code": r.code} for r in rnd.refusals
         ],
         "convictions": list(rnd.convictions),
-        "secure": rnd.secure,
+        "sums": [
+            {"entry": one.entry, "members": len(one.survivors), "confirmed": one.confirmed}
+            for one in rnd.sums
+        ],
         "codes": ", ".join(f"{code} {n}" for code, n in sorted(refusals.items())),
     }
 

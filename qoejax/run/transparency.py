@@ -20,11 +20,6 @@ from qoejax.wire.log.store import Log
 LOG = logging.getLogger("qoejax")
 
 
-def origin(public: bytes) -> str:
-    """Name of the log that ``public`` signs: unique without a registry of names."""
-    return f"qoejax/log/{hashlib.sha256(public).hexdigest()[:16]}"
-
-
 def config_digest(config: dict[str, Any]) -> bytes:
     """SHA-256 [32] of a configuration as the manifest holds it."""
     return hashlib.sha256(cbor.encode(files.dumps(config, sort=True))).digest()
@@ -40,7 +35,7 @@ def cosigner(
     provider, pairs = keyfile.load_pairs(path, note.SCHEME, passphrase)
     if len(pairs) != 1:
         raise keyfile.KeyFileError(f"{path}: holds {len(pairs)} keys, expected the log's one")
-    return Cosigner(origin(pairs[0].public), provider, *pairs[0])
+    return Cosigner(note.origin(pairs[0].public), provider, *pairs[0])
 
 
 def with_log(witnesses: str, log: Verifier) -> Policy:

@@ -22,10 +22,11 @@ from qoejax.wire import (
 from qoejax.wire.announce import ZERO, Announce
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keys import Registry
-from qoejax.wire.log import note, records
+from qoejax.wire.log import note, records, sums
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.log.merkle import Tree
 from qoejax.wire.log.records import Session
+from qoejax.wire.log.sums import Sum
 from qoejax.wire.manifest import Manifest
 from qoejax.wire.secret import Secret
 from qoejax.wire.server import Slot
@@ -63,7 +64,7 @@ class Round(NamedTuple):
     members: tuple[Member, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     convictions: tuple[int, ...] = ()
-    secure: int | None = None
+    sums: tuple[Sum, ...] = ()
     result: int | None = None
     model: bytes = b""
 
@@ -283,21 +284,28 @@ def _equivocation(state: State, fields: dict[str, Any], at: At) -> State:
 
 
 def _survivors(state: State, fields: dict[str, Any], at: At) -> State:
-    rnd = _open(state)
-    _require((fields["run"], fields["round"]) == (rnd.run, rnd.number), "is of another round")
-    ids = fields["ids"]
-    _require(ids == sorted(set(ids)) and len(fields["sum"]) == 32, "is no set and digest of a sum")
-    _require(set(ids) <= set(state.registry.entries), "names a client that is not enrolled")
-    _require(rnd.secure is None, "is a second survivor set for one round")
-    return _with(state, secure=at.index)
+    rnd, (opened, _) = _open(state), _session(state)
+    facts, said = rnd.facts, sums.plan_of(fields["plan"])
+    want = {
+        "announce": rnd.digest, "run": rnd.run, "round": rnd.number,
+        "server": keys.key_id(opened.server), "base_model": facts.base_model,
+        "tree_spec": facts.tree_spec, "suite": facts.suite,
+    }  # fmt: skip
+    odd = [name for name, value in want.items() if said[name] != value]
+    _require(not odd, f"its plan is for another {' and '.join(odd)}")
+    found, signed = sums.verify(fields, opened.server, state.registry, at.index, at.verifier)
+    seen = {name for one in rnd.sums for name in one.survivors}
+    _require(not seen & set(found.survivors), "counts somebody twice")
+    state = state._replace(signatures=state.signatures + signed)
+    return _with(state, sums=(*rnd.sums, found))
 
 
 def _result(state: State, fields: dict[str, Any], at: At) -> State:
     rnd = _open(state)
     _require((fields["run"], fields["round"]) == (rnd.run, rnd.number), "is of another round")
-    found = len(rnd.members)
+    found = len(rnd.members) + sum(len(one.survivors) for one in rnd.sums)
     _require(
-        fields["accepted"] == found, f"counts {fields['accepted']} updates, the log has {found}"
+        fields["accepted"] == found, f"counts {fields['accepted']} accepted, the log has {found}"
     )
     models = {**state.models, rnd.number: (fields["model"], fields["spec"])}
     return _with(state._replace(models=models), result=at.index, model=fields["model"])
@@ -316,6 +324,7 @@ def _final(state: State, fields: dict[str, Any], at: At) -> State:
 Check = Callable[[State, dict[str, Any], At], State]
 _SLOT = {"header": bytes, "enc": bytes, "digest": bytes, "signature": bytes}
 _ROUND = {"run": bytes, "round": int}
+_SUM = {"plan": bytes, "members": list, "told": bytes, "confirmed": list, "sum": bytes}
 KINDS: dict[str, tuple[Check, dict[str, type]]] = {
     "run": (_run, {**dict.fromkeys(Session._fields, bytes), "first": int}),
     "enrol": (_enrol, dict.fromkeys(keys.Entry._fields, object)),
@@ -325,7 +334,7 @@ KINDS: dict[str, tuple[Check, dict[str, type]]] = {
     "update": (_update, _SLOT),
     "reject": (_reject, {**_ROUND, "sender": bytes, "code": str}),
     "equivocation": (_equivocation, {"first": dict, "second": dict}),
-    "survivors": (_survivors, {**_ROUND, "ids": list, "sum": bytes, "signed": list}),
+    "survivors": (_survivors, _SUM),
     "result": (
         _result, {**_ROUND, "accepted": int, "aggregate": bytes, "model": bytes, "spec": bytes}
     ),

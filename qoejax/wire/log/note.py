@@ -94,6 +94,11 @@ class Cosigner:
         raise TypeError("a Cosigner is not pickled: write its key with keyfile.save_pairs")
 
 
+def origin(public: bytes) -> str:
+    """Name of the log that ``public`` signs: unique without a registry of names."""
+    return f"qoejax/log/{hashlib.sha256(public).hexdigest()[:16]}"
+
+
 def cosigned_message(name: str, timestamp: int, checkpoint: Checkpoint) -> bytes:
     """The bytes that a cosignature signs (tlog-cosignature, ``cosigned_message``)."""
     who, origin = name.encode(), checkpoint.origin.encode()

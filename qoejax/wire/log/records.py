@@ -10,7 +10,7 @@
 | update | header, enc, digest, signature: proof of who sent it, without the payload |
 | reject | run, round, sender, code |
 | equivocation | first, second: two signed updates for one slot |
-| survivors | run, round, ids, sum (digest), signed: secure aggregation's agreed set |
+| survivors | plan, members, told, confirmed (signed frames), sum (digest): a secure sum |
 | result | run, round, accepted, aggregate, model, spec |
 | final | run, rounds, model, params |
 """
@@ -163,16 +163,24 @@ def outcome(done: Outcome) -> list[bytes]:
 
 
 def survivors(
-    run: bytes, number: int, ids: Iterable[bytes], total: bytes, signed: Mapping[bytes, bytes]
+    plan: bytes,
+    members: Iterable[bytes],
+    told: bytes,
+    confirmed: Mapping[bytes, bytes],
+    total: bytes,
 ) -> bytes:
-    """The entry of a secure sum: who is in it, its digest [32], and who signed the set."""
+    """The entry of one secure sum.
+
+    Args:
+        plan: the round's plan, encoded.
+        members: ids of all who joined; the sets in ``told`` are bits in their order.
+        told: the server's signed SURVIVORS frame.
+        confirmed: the members' signed CONFIRM frames, by id.
+        total: SHA-256 [32] of the sum.
+    """
+    frames = [[name, confirmed[name]] for name in sorted(confirmed)]
     return entry(
-        "survivors",
-        run=run,
-        round=number,
-        ids=sorted(ids),
-        sum=total,
-        signed=[[name, signed[name]] for name in sorted(signed)],
+        "survivors", plan=plan, members=sorted(members), told=told, confirmed=frames, sum=total
     )
 
 

@@ -25,7 +25,7 @@ def key(name="example.org/log", provider="openssl"):
 
 
 def log_key():
-    return key(transparency.origin(b"log"))
+    return key(note.origin(b"log"))
 
 
 def with_witnesses(log, *witnesses, quorum="all", urls=()):
