@@ -42,6 +42,7 @@ bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.rounds
 	$(BIN)/python -m experiments.bench.simulator
 	$(BIN)/python -m experiments.bench.captures
+	$(BIN)/python -m experiments.bench.log
 	$(BIN)/python -m experiments.bench.prepare --rows=1000000
 
 fuzz: .venv/.dev

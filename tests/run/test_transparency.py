@@ -135,6 +135,7 @@ def test_a_forked_log_is_refused_by_the_witnesses_that_saw_the_other(witnessed, 
         ledger.record(some(100))
 
 
+@pytest.mark.slow  # trains once more; the ledger alone is tested above
 def test_a_rolled_back_workdir_stops_the_run(witnessed, data_dir, tmp_path):
     """A copy from before the last rounds: training it anew would rewrite what was cosigned."""
     workdir, config = witnessed

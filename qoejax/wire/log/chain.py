@@ -352,8 +352,9 @@ def step(state: State, data: bytes, at: At) -> State:
     kind = "?"
     try:
         fields = cbor.decode(data)
-        _require(isinstance(fields, dict) and fields.get("kind") in KINDS, "of no known kind")
-        kind = fields.pop("kind")
+        found = fields.pop("kind", None) if isinstance(fields, dict) else None
+        _require(isinstance(found, str) and found in KINDS, "of no known kind")
+        kind = str(found)
         _require(fields.pop("version", None) == records.VERSION, "of another version")
         check, types = KINDS[kind]
         _require(set(fields) == set(types), f"its fields are not those of {kind!r}")

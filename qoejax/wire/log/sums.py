@@ -63,6 +63,8 @@ def verify(
     name = hashlib.sha256(_PLAN + fields["plan"]).digest()
     members, frames = fields["members"], fields["confirmed"]
     _set(members, registry)
+    if not all(isinstance(p, list) and list(map(type, p)) == [bytes, bytes] for p in frames):
+        raise LogError("its confirmations are not pairs of an id and a frame")
     told = _body(fields["told"], name, _SURVIVORS, server, verifier)
     alive = survivors(members, told)
     if [pair[0] for pair in frames] != sorted({pair[0] for pair in frames} & set(alive)):

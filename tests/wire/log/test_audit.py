@@ -1,5 +1,6 @@
 """A run's log, spoilt in every way: the audit names what is wrong."""
 
+import contextlib
 import random
 
 import pytest
@@ -341,6 +342,45 @@ def test_misplaced_entries_are_one_sentence(entry, message):
         chain.step(chain.State(), entry, chain.At(0, merkle.Tree(), "openssl"))
     assert message in str(caught.value)
     assert str(caught.value).startswith("entry 0 (")
+
+
+ODD = (
+    0,
+    7,
+    2**63,
+    b"",
+    bytes(16),
+    bytes(218),
+    "x",
+    [],
+    {},
+    [0],
+    [[b""]],
+    [[b"", 1]],
+    {"a": 1},
+    1.5,
+)
+
+
+def test_whatever_an_entry_holds_only_log_errors_escape(run, tmp_path):
+    """Every field of every entry replaced by something odd, also inside of what it holds."""
+    contents, _ = run
+    write_run(tmp_path / "log", rounds=3, clients=2, session=2)
+    tried = 0
+    for entries in (contents.entries, store.read(tmp_path / "log").entries):
+        state, tree = chain.State(), merkle.Tree([merkle.leaf_hash(entry) for entry in entries])
+        seen = set()
+        for index, entry in enumerate(entries):
+            at = chain.At(index, tree, "openssl")
+            fields = cbor.decode(entry)
+            for name in fields if fields["kind"] not in seen else ():
+                for value in ODD:
+                    tried += value != fields[name]
+                    with contextlib.suppress(LogError):
+                        chain.step(state, cbor.encode(fields | {name: value}), at)
+            seen.add(fields["kind"])
+            state = chain.step(state, entry, at)
+    assert tried > 900
 
 
 def test_an_empty_log_is_no_log():
