@@ -219,6 +219,23 @@ def test_a_clone_is_detected_when_the_two_meet():
     refused(Code.REPLAY, later, seal(later, chain=chain).envelope, server.open_round(state))
 
 
+def test_a_sender_catches_up_after_a_lost_acknowledgement():
+    first, later = helpers.scene(), helpers.scene(1)
+    sealed = seal(first)
+    state, _ = deliver(first, sealed.envelope)  # and nothing comes back
+    state = server.open_round(state)
+    chain = client.Chain()
+    refused(Code.REPLAY, later, seal(later, chain=chain).envelope, state)
+    assert errors.reply(Code.REPLAY) == "STALE"
+    head = state.chains[first.clients[0].id]
+    found = client.catch_up(chain, [(0, sealed.transcript)], head)
+    assert deliver(later, seal(later, chain=found).envelope, state)[1]
+    assert client.catch_up(chain, [(0, sealed.transcript)], client.Chain()) == chain
+    for stranger in (client.Chain(1, b"\7" * 32), head._replace(seq=5)):
+        with pytest.raises(errors.EnvelopeError, match="EQUIVOCATION"):
+            client.catch_up(chain, [(0, sealed.transcript)], stranger)
+
+
 def test_more_updates_than_allowed_are_against_policy():
     at = helpers.scene()
     sealed = seal(at)
