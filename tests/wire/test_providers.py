@@ -6,7 +6,7 @@ from qoejax.wire import kem, provider_openssl, providers, sign
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.primitives import SelfTestError
 from qoejax.wire.secret import Secret
-from tests.wire import slh_dsa_reference, vectors
+from tests.wire import slh_dsa_reference, sntrup_reference, vectors
 
 PAIRS = [(n, a) for n, one in providers.PROVIDERS.items() for a in (*one.kems, *one.signatures)]
 KEMS = [(n, a) for n, a in PAIRS if a.startswith("ml-kem")]
@@ -196,3 +196,17 @@ def test_slh_dsa_signatures_verify_by_the_standard(algorithm, parameters):
             bad = made[:place] + bytes([made[place] ^ 1]) + made[place + 1 :]
             assert not check(parameters, answer["pk"], message, bad, context)
             assert not one.verify(answer["pk"], message, bad, context)
+
+
+def test_sntrup_by_its_specification_and_implicit_rejection():
+    """Against a decapsulation written from the specification; fresh keys, good and bad bytes."""
+    one = providers.kem("pqcrypto", "sntrup-761")
+    public, secret = one.keygen()
+    key = secret.expose()
+    for _ in range(4):
+        ciphertext, shared = one.encaps(public)
+        assert sntrup_reference.decaps(key, ciphertext) == shared
+        for place in (0, 500, 1006, 1007, 1038):
+            bad = ciphertext[:place] + bytes([ciphertext[place] ^ 1]) + ciphertext[place + 1 :]
+            rejected = one.decaps(key, bad)
+            assert rejected == sntrup_reference.decaps(key, bad) != shared
