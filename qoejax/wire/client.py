@@ -1,6 +1,6 @@
 """The sender's side: a chain of messages, and sealing into it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,30 @@ def is_hello(header: Header) -> bool:
 def advance(chain: Chain, transcript: bytes) -> Chain:
     """The chain after a message with this transcript hash [64] was accepted."""
     return Chain(chain.seq + 1, transcript[:32])
+
+
+def catch_up(chain: Chain, unacknowledged: Iterable[tuple[int, bytes]], head: Chain) -> Chain:
+    """The chain after an acknowledgement was lost and the server said where it stands.
+
+    Every message since the last acknowledgement continued from the same one, so the server took
+    none of them or one. Its word needs no signature: only one's own messages are believed.
+
+    Args:
+        chain: where the sender stands.
+        unacknowledged: number and transcript hash [64] of each message since.
+        head: the server's chain for this sender.
+
+    Raises:
+        EnvelopeError: EQUIVOCATION, if the server took a message that this sender never sealed:
+            someone else has its key, or the server is not honest.
+    """
+    if head.prev == chain.prev:
+        return chain
+    if any(head == advance(Chain(seq), transcript) for seq, transcript in unacknowledged):
+        return Chain(max(chain.seq, head.seq), head.prev)
+    raise EnvelopeError(
+        Code.EQUIVOCATION, f"the server holds message {head.seq - 1} of this key, sealed elsewhere"
+    )
 
 
 def update_header(

@@ -93,7 +93,7 @@ def unpack(data: bytes) -> Header:
         raise EnvelopeError(Code.VERSION, f"version {version}, expected {VERSION}")
     if flags & ~_FLAGS.get(kind, 0):
         raise EnvelopeError(Code.FORMAT, f"flags {flags:#06x} in a message of type {kind}")
-    return Header(kind, number, *rest, flags)
+    return Header(kind, number, *rest)._replace(flags=flags)
 
 
 def update_size(chosen: Suite, payload_len: int) -> int:

@@ -96,30 +96,21 @@ class Exchange:
         tamper: Tamper | None = None,
         state: dict[str, np.ndarray] | None = None,
     ):
-        if clients < 1:
-            raise ValueError(f"clients must be at least 1, got {clients}")
-        if not max_norm > 0:
-            raise ValueError(f"max_norm must be positive, got {max_norm}")
-        if run_id is not None and len(run_id) != 16:
-            raise ValueError(f"run_id has 16 bytes, got {len(run_id)}")
         chosen = envelope.suite(suite, unsafe)
+        _check(clients, max_norm, run_id, session)
         if not chosen.sealed and (session or confidential):
             raise ValueError("the plaintext suite has neither sessions nor confidential models")
         self._kem_provider = suites.kem_provider(chosen, kem_provider)
-        if chosen.sealed:
-            kem.self_test(chosen.kem, self._kem_provider)
-        sign.self_test(signer, chosen.scheme)
+        _self_test(chosen, signer, self._kem_provider)
         self.tamper = tamper
         self.run_id = os.urandom(16) if run_id is None else run_id
         self._spec, self._suite, self._unsafe, self._verifier = spec, chosen, unsafe, signer
         self._caps = announce.Caps(float(max_norm), max_samples, session=session)
         self._confidential = confidential
-        files = {
-            n: None if key_dir is None else key_dir / f"{n}.key" for n in ("server", "clients")
-        }
         get = functools.partial(
             keyfile.obtain, passphrase=passphrase, plain=plain_keys, scheme=chosen.scheme
         )
+        files = {n: key_dir and key_dir / f"{n}.key" for n in ("server", "clients")}
         (self._server,) = get(files["server"], signer, 1)
         self._fleet = Fleet(get(files["clients"], signer, clients), session > 0)
         entries = [keys.enrol(identity, (suite,)) for identity in self._fleet.ids]
@@ -343,6 +334,23 @@ class Exchange:
         if self._open is None:
             raise ValueError("no round is open; begin_round first")
         return self._open
+
+
+def _check(clients: int, max_norm: float, run_id: bytes | None, session: int) -> None:
+    if clients < 1:
+        raise ValueError(f"clients must be at least 1, got {clients}")
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    if run_id is not None and len(run_id) != 16:
+        raise ValueError(f"run_id has 16 bytes, got {len(run_id)}")
+    if session < 0:
+        raise ValueError(f"session must be 0 or more rounds, got {session}")
+
+
+def _self_test(chosen: suites.Suite, signer: str, kem_provider: str) -> None:
+    if chosen.sealed:
+        kem.self_test(chosen.kem, kem_provider)
+    sign.self_test(signer, chosen.scheme)
 
 
 def _array(data: bytes) -> np.ndarray:

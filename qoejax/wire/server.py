@@ -293,7 +293,7 @@ def commit(rnd: Round, state: State, opened: Opened, now: int) -> tuple[State, O
         raise EnvelopeError(
             Code.EQUIVOCATION,
             f"client {header.sender.hex()}: two different messages {header.seq}",
-            evidence=(held, claim) if opened.signature else None,
+            evidence=(held, claim) if held.signature and claim.signature else None,
         )
     sessions, replies = state.sessions, state.replies
     if header.flags & envelope.SESSION:

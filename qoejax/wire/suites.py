@@ -23,9 +23,9 @@ class Suite(NamedTuple):
         enc_size: bytes of an encapsulation.
         signature_size: bytes of the signature in an UPDATE.
         tag_size: bytes of the AEAD's tag.
-        status: "experimental" parts have no second implementation to check against; "classical"
-            falls to a quantum computer and is there to be measured; both that and "plaintext" are
-            refused unless ``unsafe``.
+        status: "experimental" ones rest on a KEM that no final standard holds; "classical" falls to
+            a quantum computer and is there to be measured; both that and "plaintext" are refused
+            unless ``unsafe``.
     """
 
     id: int

@@ -4,6 +4,7 @@ import json
 import sys
 
 from qoejax.wire import provider_pqcrypto as vendor
+from qoejax.wire import providers
 from qoejax.wire.providers import PROVIDERS
 from tests.wire import shim, vectors
 
@@ -38,6 +39,15 @@ def ml_dsa(bits: str, count: int) -> int:
     return good
 
 
+def slh_dsa(parameters: str) -> int:
+    """Key generation from SK.seed, SK.prf and PK.seed of NIST's first vector."""
+    algorithm = f"slh-dsa-sha2-{parameters}"
+    answer = providers.known_answers()[algorithm]
+    shim.feed(answer["sk"][:48])
+    public, secret = SIGNATURES[algorithm].generate()
+    return int([public, secret.expose()] == [answer["pk"], answer["sk"]])
+
+
 def exhausted() -> list[int]:
     """A signature that needs 71 rejections: draws until ours succeeds, and the library's verdict.
 
@@ -65,6 +75,7 @@ def main() -> None:
     count = int(sys.argv[1])
     out = {f"ml-kem-{bits}": ml_kem(bits, count) for bits in ("768", "1024")}
     out |= {f"ml-dsa-{bits}": ml_dsa(bits, count) for bits in ("44", "65", "87")}
+    out |= {f"slh-dsa-{name}": slh_dsa(name) for name in ("128f", "128s")}
     print(json.dumps(out | {"exhausted": exhausted()}))
 
 

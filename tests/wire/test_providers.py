@@ -6,7 +6,7 @@ from qoejax.wire import kem, provider_openssl, providers, sign
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.primitives import SelfTestError
 from qoejax.wire.secret import Secret
-from tests.wire import vectors
+from tests.wire import slh_dsa_reference, sntrup_reference, vectors
 
 PAIRS = [(n, a) for n, one in providers.PROVIDERS.items() for a in (*one.kems, *one.signatures)]
 KEMS = [(n, a) for n, a in PAIRS if a.startswith("ml-kem")]
@@ -172,3 +172,41 @@ def test_self_tests_run_for_every_scheme_and_hybrid():
         kem.self_test(hybrid)
     sign.self_test("pqcrypto", "slh-dsa-sha2-128f")
     sign.self_test("openssl", "ml-dsa-65+ed25519")
+
+
+SLH = [
+    ("slh-dsa-sha2-128f", slh_dsa_reference.SHA2_128F),
+    ("slh-dsa-sha2-128s", slh_dsa_reference.SHA2_128S),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "parameters"), SLH)
+def test_slh_dsa_signatures_verify_by_the_standard(algorithm, parameters):
+    """Against a verifier written from FIPS 205, with a key that NIST published."""
+    answer = providers.known_answers()[algorithm]
+    one = providers.signature("pqcrypto", algorithm)
+    sign_with = one.signer(Secret(answer["sk"]))
+    for message, context in ((b"", b""), (bytes(500), bytes(253))):
+        made = sign_with(message, context)
+        check = slh_dsa_reference.verify
+        assert check(parameters, answer["pk"], message, made, context)
+        assert not check(parameters, answer["pk"], message + b"\0", made, context)
+        assert not check(parameters, answer["pk"], message, made, context[1:] + b"x")
+        for place in (0, 20, len(made) // 2, len(made) - 1):
+            bad = made[:place] + bytes([made[place] ^ 1]) + made[place + 1 :]
+            assert not check(parameters, answer["pk"], message, bad, context)
+            assert not one.verify(answer["pk"], message, bad, context)
+
+
+def test_sntrup_by_its_specification_and_implicit_rejection():
+    """Against a decapsulation written from the specification; fresh keys, good and bad bytes."""
+    one = providers.kem("pqcrypto", "sntrup-761")
+    public, secret = one.keygen()
+    key = secret.expose()
+    for _ in range(4):
+        ciphertext, shared = one.encaps(public)
+        assert sntrup_reference.decaps(key, ciphertext) == shared
+        for place in (0, 500, 1006, 1007, 1038):
+            bad = ciphertext[:place] + bytes([ciphertext[place] ^ 1]) + ciphertext[place + 1 :]
+            rejected = one.decaps(key, bad)
+            assert rejected == sntrup_reference.decaps(key, bad) != shared

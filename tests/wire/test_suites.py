@@ -167,6 +167,32 @@ def test_no_suite_passes_for_another(one, other):
     helpers.refused(Code.SUITE, here, own[:6] + other.to_bytes(2, "big") + own[8:])
 
 
+@pytest.mark.parametrize("number", SEALED)
+def test_altered_cut_and_extended_envelopes_are_refused(number):
+    at = helpers.scene(suite=number)
+    data = helpers.seal(at).envelope
+    one = suites.SUITES[number]
+    start = 218 + one.enc_size
+    places = {*range(0, 218, 5), *range(218, len(data), len(data) // 40)}
+    places |= {start - 1, start, len(data) - 1}
+    for i in places:
+        with pytest.raises(EnvelopeError) as caught:
+            helpers.deliver(at, data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
+        assert i < 218 or caught.value.code is Code.DECRYPT
+    for bad in (data[:-1], data[1:], data[: len(data) // 2], data + b"\0", data + data, b""):
+        helpers.refused(Code.SIZE, at, bad)
+
+
+@pytest.mark.parametrize("number", SEALED)
+def test_a_round_a_run_and_a_sender_are_bound_in_every_suite(number):
+    at, later = helpers.scene(suite=number), helpers.scene(1, suite=number)
+    data = helpers.seal(at).envelope
+    helpers.refused(Code.ROUND, later, data)
+    helpers.refused(Code.ROUND, helpers.scene(run=b"y" * 16, suite=number), data)
+    helpers.refused(Code.DECRYPT, at._replace(secret=later.secret), data)
+    helpers.refused(Code.SIGNATURE, at, helpers.reseal(at, who=0, signer=1))
+
+
 @pytest.mark.parametrize("number", [0x0003, 0x0101, 0x0102])
 def test_hybrids_depend_on_every_part(number):
     hybrid = suites.SUITES[number].kem
