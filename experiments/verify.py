@@ -42,11 +42,13 @@ def main() -> dict[str, Any]:
 
     trusted, seen = _path(_POLICY), _path(_CHECKPOINT)
     if _RECEIPT.value is not None:
-        return verify.check_receipt(pathlib.Path(_RECEIPT.value), pathlib.Path(_POLICY.value))
-    workdir = pathlib.Path(_WORKDIR.value)
+        return verify.check_receipt(
+            pathlib.Path(str(_RECEIPT.value)), pathlib.Path(str(_POLICY.value))
+        )
+    workdir = pathlib.Path(str(_WORKDIR.value))
     if _PROVE.value is not None:
         found = verify.receipt(workdir, _PROVE.value)
-        files.write_bytes(pathlib.Path(_OUTPUT.value), proof.render(found).encode())
+        files.write_bytes(pathlib.Path(str(_OUTPUT.value)), proof.render(found).encode())
         return {"index": found.index, "size": found.note.checkpoint.size, "output": _OUTPUT.value}
     return verify.verify(workdir, trusted, seen)
 
