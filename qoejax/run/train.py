@@ -21,8 +21,10 @@ from qoejax.run import (
     algorithm,
     build,
     evaluate,
+    exchange,
     files,
     manifest,
+    masked,
     participate,
     privacy,
     report,
@@ -150,7 +152,10 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
     first, end = 0, run.ledger.rounds
-    message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
+    like = run.engine.message(state.params)
+    message = codec.nbytes(wired.tree_spec(like))
+    if run.config.exchange.mode in exchange.MASKED:
+        message = masked.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, host = found
@@ -159,9 +164,9 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     start = time.perf_counter()
     writer = MetricsWriter(run.workdir, first)
     key = jax.random.fold_in(run.key, 1)
-    with contextlib.closing(writer), _exchange(run, state.params) as exchange:
+    with contextlib.closing(writer), _exchange(run, state.params) as wire:
         for n in progress(_blocks(run.config, first, end), end, first):
-            state, rows = _block(run, exchange, state, key, n)
+            state, rows = _block(run, wire, state, key, n)
             if run.fleet is not None:
                 for row in rows:
                     row["simulated"] = _simulated(run, run.fleet, key, row["round"] - 1)
@@ -209,14 +214,20 @@ def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator
 
 
 @contextlib.contextmanager
-def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
-    if run.config.exchange.mode == "none":
+def _exchange(run: Run, params: Any) -> Iterator[Exchange | masked.Session | None]:
+    c = run.config.exchange
+    if c.mode == "none":
         yield None
         return
     try:
-        exchange = _open_exchange(run, params)
-        with contextlib.closing(exchange):
-            yield exchange
+        if c.mode in exchange.MASKED:
+            yield exchange.session(
+                run.config, run.engine.message(params), run.population.count,
+                run.workdir / "keys", **_key_files(c),
+            )  # fmt: skip
+            return
+        with contextlib.closing(_open_exchange(run, params)) as wire:
+            yield wire
     except (KeyFileError, SelfTestError, WorkerError) as e:
         raise RunError(f"the wire: {e}") from e
 
@@ -232,8 +243,8 @@ def _open_exchange(run: Run, params: Any) -> Exchange:
     )  # fmt: skip
 
 
-def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
-    if exchange.key_files == "plain":
+def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+    if c.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
@@ -245,10 +256,10 @@ def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _block(
-    run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
+    run: Run, wire: Exchange | masked.Session | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
-    if exchange is None:
+    """``n`` rounds, fused, wired or masked, and their rows for metrics.jsonl."""
+    if wire is None:
         start = time.perf_counter()
         before = int(state.round)
         state, stacked = run.engine.block(state, run.examples, key, n)
@@ -259,9 +270,13 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
+        if isinstance(wire, masked.Session):
+            done = masked.run_round(run.engine, wire, state, run.examples, key)
+        else:
+            done = wired.run_round(run.engine, wire, state, run.examples, key)
+        state, metrics, costs = done
         seconds = time.perf_counter() - start
-        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": wire})
+        rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": costs})
     return state, rows
 
 

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from qoejax.wire import cbor
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.keys import ID_SIZE
 from qoejax.wire.secagg import shamir
@@ -52,7 +51,7 @@ def key_digest(public: bytes) -> bytes:
 
 def seed(name: bytes, found: Directory) -> bytes:
     """Seed [32] of the graph: nobody knows it before the last honest key is there."""
-    content = cbor.encode([[one, found.keys[one]] for one in found.names])
+    content = b"".join(one + found.keys[one] for one in found.names)  # fixed widths
     return hashlib.sha256(_LABEL + b"graph\0" + name + content).digest()
 
 
@@ -156,6 +155,7 @@ class Shares(NamedTuple):
 
 _FRONT = struct.Struct(f">{COMMIT_SIZE}s{COMMIT_SIZE}s{COMMIT_SIZE}s{COMMIT_SIZE}sH")
 _BOX = struct.Struct(f">{ID_SIZE}s{BOX_SIZE}s{COMMIT_SIZE}s{COMMIT_SIZE}s")
+RECORD_SIZE = _BOX.size
 SEED_SIZE = 32
 
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qoejax.wire import envelope, kem, sign
 from qoejax.wire.clock import Clock
 from qoejax.wire.errors import EnvelopeError
-from qoejax.wire.keys import Identity
-from qoejax.wire.secagg import client, forms, graph, plan, server
+from qoejax.wire.keys import ID_SIZE, Identity
+from qoejax.wire.secagg import client, forms, graph, plan, server, shamir
 from qoejax.wire.secagg.plan import Plan
 
 STEPS = ("keys", "ciphertexts", "shares", "input", "confirm", "unmask")
@@ -53,6 +54,25 @@ class Outcome(NamedTuple):
     told: bytes
     confirmed: dict[bytes, bytes]
     epoch: Epoch
+
+
+def upload(degree: int, length: int, *, fresh: bool = True, evidence: bool = True) -> int:
+    """Bytes that a member sends in a round with all its neighbours there, input included.
+
+    In a first round (``fresh``) of an even degree; later rounds of an epoch agree on nothing.
+    """
+    front, signature = envelope.HEADER_SIZE, sign.SIGNATURE_SIZE
+    shares = front + 4 * forms.COMMIT_SIZE + 2 + 16 + degree * (forms.RECORD_SIZE + forms.SEED_SIZE)
+    masked = front + 64 + 4 * length + signature
+    confirm = front + forms.DIGEST_SIZE + degree * (ID_SIZE + forms.TAG_SIZE)
+    confirm += signature if evidence else 0
+    unmask = front + (degree + 1) * (ID_SIZE + 1 + shamir.SHARE_SIZE)
+    total = shares + masked + confirm + unmask
+    if fresh:
+        keys = front + kem.PUBLIC_SIZE + signature
+        listed = ID_SIZE + forms.DIGEST_SIZE + kem.ENC_SIZE
+        total += keys + front + forms.DIGEST_SIZE + degree // 2 * listed + signature
+    return total
 
 
 class _Round:
