@@ -8,7 +8,7 @@ that the sum alone gives the weighted mean:
 
 Addition wraps and is exact, in any order. Without clipping a coordinate of the mean is off by at
 most ``error``: 2**-(bits + 1) a client, times n heaviest / sum(w), from rounding, and
-2**-21 max |x| from float32 arithmetic (six roundings of 2**-24: w / heaviest, its product with x,
+2**-21 max |x| from float32 arithmetic (at most eight roundings of 2**-24: 1 / heaviest, two products,
 and the way back).
 """
 
@@ -97,7 +97,8 @@ def quantise(
     """What each client adds to the sum; what is not finite counts as 0 and must not be sent."""
     clip = jnp.asarray(ring.clip, rows.dtype)
     weight = jnp.ones_like(weight) if ring.uniform else weight
-    share = (weight / jnp.float32(ring.heaviest)).astype(rows.dtype)
+    # A product: XLA turns a division by a constant into one anyway, and hosts must agree to the bit.
+    share = (weight * jnp.float32(1 / ring.heaviest)).astype(rows.dtype)
     finite = jnp.where(jnp.isfinite(rows), rows, 0)
     scaled = jnp.clip(finite, -clip, clip) * share[:, None]
     whole = jnp.rint(scaled * jnp.asarray(2.0**ring.bits, rows.dtype)).astype(jnp.int32)

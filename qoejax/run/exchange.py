@@ -89,12 +89,13 @@ def _size(config: ml_collections.ConfigDict) -> int:
 
 
 def _check_epoch(config: ml_collections.ConfigDict) -> None:
-    everyone = _size(config) == config.clients.count and config.participation.sampling == "uniform"
+    p, size, count = config.participation, _size(config), config.clients.count
+    everyone = size == count and p.sampling == "uniform" and p.trace == "always"
     if config.exchange.epoch > 1 and not everyone:
         raise RunError(
-            f"config.exchange.epoch is {config.exchange.epoch}, but a cohort of "
-            f"{_size(config)} of {config.clients.count} clients is another one every round, and "
-            "only those who agreed on keys can mask: expected 1, or config.fed.cohort 0"
+            f"config.exchange.epoch is {config.exchange.epoch}, but a cohort of {size} of {count} "
+            f"clients, sampling {p.sampling!r} and trace {p.trace!r}, is another one every round, "
+            "and only those who agreed on keys can mask: expected 1, or everybody in every round"
         )
 
 
@@ -151,8 +152,8 @@ def session(
     c = config.exchange
     uniform = config.fed.weight == "uniform" or config.server.aggregator == "mean"
     rules = masked.Rules(
-        sums(config), c.epoch, c.adversary == "active", c.colluding, c.leaving
-    )  # fmt: skip
+        config.seed, sums(config), c.epoch, c.adversary == "active", c.colluding, c.leaving
+    )
     who = masked.parties(len(count), c.signer, key_dir, **key_files)
     return call(
         masked.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,

@@ -31,6 +31,7 @@ LEAVES = ("keys", "ciphertexts", "shares", "input")
 class Rules(NamedTuple):
     """What a run lays down for its sums; see ``configs/base.py``."""
 
+    seed: int
     groups: int
     epoch: int
     active: bool
@@ -87,7 +88,7 @@ class Sums(NamedTuple):
     Attributes:
       words: uint32 [G, N], the sum of each group; zeros where there is none.
       counted: Clients that are in one of the sums.
-      rejected: How many clients were refused or stopped, and how many groups failed, by code.
+      rejected: Clients that were refused, stopped, or in a group whose sum was not opened, by code.
       up: Bytes from all clients, and ``down`` to them.
       seconds: CPU seconds of each client, and ``server``'s.
     """
@@ -104,7 +105,8 @@ class Sums(NamedTuple):
 class Session:
     """The state that secure aggregation keeps from round to round: agreements, and the last round.
 
-    A resumed run agrees anew: sums, and so models, do not depend on masks.
+    Epochs end where the round is a multiple of ``Rules.epoch``. A resumed run agrees anew: sums, and
+    so models, do not depend on masks.
     """
 
     def __init__(self, who: Parties, rules: Rules, ring: rings.Ring, length: int):
@@ -113,7 +115,7 @@ class Session:
             [(f"sum/clip={ring.clip}/bits={ring.bits}/heaviest={ring.heaviest}", (length,), "u4")]
         )
         self._groups: list[_Group] = []
-        self._first = self._last = -1
+        self._epoch = self._last = -1
         self._previous = announce.ZERO
 
     def tell(self, number: int, model: bytes, asked: list[int]) -> announce.Announced:
@@ -144,8 +146,9 @@ class Session:
           leaves: Step at which a client leaves.
         """
         number = told.announce.round
-        if not self._groups or number - self._first >= self.rules.epoch:
-            self._groups, self._first = self._divide(told.digest, sorted(words)), number
+        epoch = number // self.rules.epoch
+        if epoch != self._epoch:
+            self._groups, self._epoch = self._divide(epoch, sorted(words)), epoch
         out = np.zeros((self.rules.groups, self.length), np.uint32)
         counted: set[int] = set()
         rejected, seconds, up, down, server = Counter(), {}, 0, 0, 0.0
@@ -155,7 +158,7 @@ class Session:
             try:
                 done = self._run(told, group, index, words, leaves)
             except EnvelopeError as error:
-                rejected[str(error.code)] += len(here)
+                rejected[str(error.code)] += len(set(here) - set(leaves))
                 continue
             first = group.first if group.epoch else number
             self._groups[at] = group._replace(first=first, epoch=done.epoch)
@@ -167,11 +170,15 @@ class Session:
             server += done.seconds[b""]
         return Sums(out, frozenset(counted), rejected, up, down, seconds, server)
 
-    def _divide(self, seed: bytes, asked: list[int]) -> list[_Group]:
-        """Groups of nearly equal size, in an order that the announcement's digest fixes."""
+    def _divide(self, epoch: int, asked: list[int]) -> list[_Group]:
+        """Groups of nearly equal size, in an order that the run's seed and the epoch fix.
+
+        Public and known beforehand, so nobody is put into a group for what it sent.
+        """
 
         def place(client: int) -> bytes:
-            return hashlib.sha256(seed + self.who.clients[client].id).digest()
+            text = f"qoejax/v1/secagg/group {self.rules.seed} {epoch} {client}"
+            return hashlib.sha256(text.encode()).digest()
 
         order = sorted(asked, key=place)
         parts = [order[at :: self.rules.groups] for at in range(self.rules.groups)]

@@ -1,5 +1,8 @@
 """Rounds over secure aggregation: the same model as without, up to the stated rounding."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -114,7 +117,7 @@ def test_nothing_is_opened_and_the_model_stays(run, monkeypatch):
     assert not step(run, state).any()
     assert int(state.round) == 1
     assert metrics["clients"] == wire["accepted"] == 0
-    assert wire["rejected"] == {"POLICY": 3}
+    assert wire["rejected"] == {"POLICY": 1}
 
 
 def test_clients_leave_at_steps_that_depend_on_round_and_client():
@@ -124,19 +127,39 @@ def test_clients_leave_at_steps_that_depend_on_round_and_client():
     assert later == {"shares", "input"}
 
 
-def test_a_run_with_epochs_groups_and_dropouts_trains_and_resumes(data_dir, tmp_path):
-    """Three groups of three, of which a robust rule takes the median; clients leave half-way."""
-    config = masked_config(
+def grouped(data_dir):
+    """A robust rule over three groups of three, keys for three rounds, clients that leave."""
+    return masked_config(
         data_dir, "secagg_groups",
-        exchange={"groups": 3, "epoch": 3, "key_files": "plain"},
-        clients={"partition": "iid", "count": 9},
-        participation={"dropout": 0.1},
+        exchange={"groups": 3, "epoch": 3},
+        clients={"partition": "iid", "count": 9, "min_size": 16},
+        participation={"dropout": 0.15},
         server={"aggregator": "coordinate_median", "byzantine": 1},
     )  # fmt: skip
-    summary = train(config, tmp_path / "run")
-    assert summary["rounds"] == 4
-    again = train(config, tmp_path / "run")
-    assert again["params_sha256"] == summary["params_sha256"]
+
+
+def check_rows(workdir, params):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [1, 2, 3, 4]
+    assert sum(row["absent"] for row in rows) > 0
+    for row in rows:
+        out = row["absent"] + sum(row["wire"]["rejected"].values())
+        assert row["clients"] == row["wire"]["accepted"] == 9 - out
+        assert row["update_bytes"] == 4 * (params + 1)
+
+
+def test_a_run_in_groups_with_epochs_and_dropouts(data_dir, tmp_path):
+    summary = train(grouped(data_dir), tmp_path / "run")
+    check_rows(tmp_path / "run", summary["params"])
+    assert "secagg_groups" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_resumes_to_the_same_bits_in_the_middle_of_an_epoch(data_dir, tmp_path):
+    summary = train(grouped(data_dir), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    assert train(grouped(data_dir), tmp_path / "run")["params_sha256"] == summary["params_sha256"]
+    check_rows(tmp_path / "run", summary["params"])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +176,7 @@ def test_a_run_with_epochs_groups_and_dropouts_trains_and_resumes(data_dir, tmp_
             "privacy.mechanism is 'user'.*clips single updates",
         ),
         ({"exchange": {"epoch": 2}, "fed": {"cohort": 3}, "clients": {"count": 5}}, "epoch is 2"),
+        ({"exchange": {"epoch": 2}, "participation": {"trace": "markov"}}, "trace 'markov'"),
         ({"exchange": {"clip": 0.0}}, "clip above 0"),
         ({"exchange": {"colluding": 1.0}}, "colluding and leaving from 0"),
         ({"exchange": {"adversary": "nice"}}, "exchange.adversary is 'nice'"),
