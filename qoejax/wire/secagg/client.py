@@ -76,11 +76,20 @@ class Epoch(NamedTuple):
     refused: dict[bytes, Code]
 
 
+class RoundKeys(NamedTuple):
+    """What an edge's secret gives for one round: the mask's seed, and keys of boxes and tags."""
+
+    mask: Secret
+    wrap: Secret
+    confirm: Secret
+
+
 class Sharing(NamedTuple):
-    """After ``share``: the round's secrets, and this member's own shares of them."""
+    """After ``share``: the round's keys and secrets, and this member's own shares of them."""
 
     epoch: Epoch
     plan: Plan
+    keys: dict[bytes, RoundKeys]
     blind: Secret
     own: tuple[Secret, Secret]
     sent: bytes  # digest of the SHARES body
@@ -199,7 +208,7 @@ def _edge_secret(
     (first, first_key), (second, second_key) = ends
     bound = b"".join((seed, first, second, forms.key_digest(first_key)))
     bound += forms.key_digest(second_key) + hashlib.sha256(enc).digest()
-    return forms.derive(shared, b"edge", bound)
+    return forms.extract(shared, bound)
 
 
 def agree(
@@ -280,9 +289,10 @@ def share(epoch: Epoch, facts: Plan) -> tuple[Epoch, Sharing, bytes]:
         )
     }
     peers = sorted(set(holders) - {me})  # the order of boxes and seeds in the frame
-    boxes = {h: _box(epoch.edges[h], name, me, pairs[h]) for h in peers}
+    keys = {h: round_keys(epoch.edges[h], name) for h in peers}
+    boxes = {h: _box(keys[h], me, h, pairs[h]) for h in peers}
     commits = {h: tuple(forms.commit(name, me, h, one) for one in pairs[h]) for h in holders}
-    seeds = b"".join(_seed(epoch.edges[h], name).expose() for h in peers)
+    seeds = b"".join(keys[h].mask.expose() for h in peers)
     body = forms.pack_shares(
         forms.Shares(
             (forms.commit(name, me, me, blind), forms.commit(name, me, me, wrap)),
@@ -293,19 +303,24 @@ def share(epoch: Epoch, facts: Plan) -> tuple[Epoch, Sharing, bytes]:
     )
     after = epoch._replace(last=facts.round)
     own = (pairs[me][0], pairs[me][1])
-    state = Sharing(after, facts, blind, own, hashlib.sha512(body).digest())
+    state = Sharing(after, facts, keys, blind, own, hashlib.sha512(body).digest())
     return after, state, plan.frame(facts, plan.SHARES, me, body)
 
 
-def _seed(edge: Edge, name: bytes) -> Secret:
-    """m_ij of a round: the key of the mask that one end adds and the other takes away."""
-    return forms.derive(edge.secret, b"mask", name)
+def round_keys(edge: Edge, name: bytes) -> RoundKeys:
+    """Keys of an edge for the round whose plan has that digest; both ends find the same."""
+    made = (forms.derive(edge.secret, use, name) for use in (b"mask", b"wrap", b"confirm"))
+    return RoundKeys(*made)
 
 
-def _box(edge: Edge, name: bytes, owner: bytes, pair: list[Secret]) -> bytes:
-    key = forms.derive(edge.secret, b"wrap", name + owner)
+def _nonce(owner: bytes, holder: bytes) -> bytes:
+    """A wrap key seals two messages, one each way."""
+    return _NONCE[:-1] + (b"\0" if owner < holder else b"\1")
+
+
+def _box(keys: RoundKeys, owner: bytes, holder: bytes, pair: list[Secret]) -> bytes:
     text = b"".join(one.expose() for one in pair)
-    return AESGCM(key.expose()).encrypt(_NONCE, text, None)
+    return AESGCM(keys.wrap.expose()).encrypt(_nonce(owner, holder), text, None)
 
 
 def mask(
@@ -336,28 +351,28 @@ def mask(
     held, refused = {me: state.own}, {}
     for peer, box in boxes.items():
         try:
-            held[peer] = _open_box(epoch.edges[peer], name, box, me)
+            held[peer] = _open_box(state.keys[peer], name, peer, me, box)
         except EnvelopeError as error:
             refused[peer] = error.code
     masked = words.copy()
-    edges = [epoch.edges[peer] for peer in boxes]
-    masks.add(masked, [(state.blind, 1)])
-    masks.add(masked, [(_seed(edge, name), forms.sign(me, edge.peer)) for edge in edges])
+    pairwise = [(state.keys[peer].mask, forms.sign(me, peer)) for peer in boxes]
+    masks.add(masked, [(state.blind, 1), *pairwise])
     body = state.sent + masked.tobytes()
     after = Masking(state, members, held, refused)
     return after, plan.signed(facts, plan.INPUT, epoch.me, body)
 
 
-def _open_box(edge: Edge, name: bytes, box: forms.Box, me: bytes) -> tuple[Secret, Secret]:
-    key = forms.derive(edge.secret, b"wrap", name + edge.peer)
+def _open_box(
+    keys: RoundKeys, name: bytes, owner: bytes, me: bytes, box: forms.Box
+) -> tuple[Secret, Secret]:
     try:
-        text = AESGCM(key.expose()).decrypt(_NONCE, box.sealed, None)
+        text = AESGCM(keys.wrap.expose()).decrypt(_nonce(owner, me), box.sealed, None)
     except InvalidTag:
-        raise EnvelopeError(Code.DECRYPT, f"client {edge.peer.hex()}: box does not open") from None
+        raise EnvelopeError(Code.DECRYPT, f"client {owner.hex()}: box does not open") from None
     half = shamir.SHARE_SIZE
     pair = (Secret(text[:half]), Secret(text[half:]))
-    if tuple(forms.commit(name, edge.peer, me, one) for one in pair) != tuple(box.commits):
-        raise EnvelopeError(Code.SPEC, f"client {edge.peer.hex()}: not the share it committed to")
+    if tuple(forms.commit(name, owner, me, one) for one in pair) != tuple(box.commits):
+        raise EnvelopeError(Code.SPEC, f"client {owner.hex()}: not the share it committed to")
     return pair
 
 
@@ -385,9 +400,8 @@ def confirm(
             Code.POLICY, f"{len(present)} survivors: expected {facts.least} or more"
         )
     _enough(facts, len(present & (set(state.held) | set(state.refused))), "survive")
-    name = plan.digest(facts)
-    peers = [edge for edge in epoch.edges.values() if edge.peer in present]
-    tags = {edge.peer: _tag(edge, name, epoch.me.id, told) for edge in peers}
+    keys = state.sharing.keys
+    tags = {peer: _tag(keys[peer], epoch.me.id, told) for peer in keys if peer in present}
     body = forms.pack_tags(hashlib.sha256(told).digest(), tags)
     make = plan.signed if facts.evidence else _unsigned
     return Confirming(state, alive, told), make(facts, plan.CONFIRM, epoch.me, body)
@@ -397,10 +411,9 @@ def _unsigned(facts: Plan, step: plan.Step, me: Identity, body: bytes) -> bytes:
     return plan.frame(facts, step, me.id, body)
 
 
-def _tag(edge: Edge, name: bytes, sender: bytes, told: bytes) -> bytes:
+def _tag(keys: RoundKeys, sender: bytes, told: bytes) -> bytes:
     """HMAC [16] of the survivor set under the edge's key, by one of its two ends."""
-    key = forms.derive(edge.secret, b"confirm", name + sender)
-    return hmac.digest(key.expose(), told, "sha256")[: forms.TAG_SIZE]
+    return hmac.digest(keys.confirm.expose(), sender + told, "sha256")[: forms.TAG_SIZE]
 
 
 def unmask(state: Confirming, tags: Mapping[bytes, bytes]) -> bytes:
@@ -416,14 +429,14 @@ def unmask(state: Confirming, tags: Mapping[bytes, bytes]) -> bytes:
     """
     masking = state.masking
     facts, epoch = masking.sharing.plan, masking.sharing.epoch
-    name, me = plan.digest(facts), epoch.me.id
+    keys, me = masking.sharing.keys, epoch.me.id
     alive = forms.chosen(state.survivors, epoch.directory)
     same = [
         peer
         for peer, tag in tags.items()
         if peer in alive
-        and peer in epoch.edges
-        and hmac.compare_digest(tag, _tag(epoch.edges[peer], name, peer, state.told))
+        and peer in keys
+        and hmac.compare_digest(tag, _tag(keys[peer], peer, state.told))
     ]
     if len(same) + 1 < facts.threshold:
         if len(tags) > len(same):

@@ -55,11 +55,15 @@ def seed(name: bytes, found: Directory) -> bytes:
     return hashlib.sha256(_LABEL + b"graph\0" + name + content).digest()
 
 
+def extract(shared: Secret, bound: bytes) -> Secret:
+    """What both ends of an edge keep of a KEM's secret: HKDF-SHA256 (RFC 5869, without salt)."""
+    return derive(Secret(hmac.digest(bytes(32), shared.expose(), "sha256")), b"edge", bound)
+
+
 def derive(secret: Secret, purpose: bytes, bound: bytes) -> Secret:
-    """HKDF-SHA256 [32] (RFC 5869, without salt) of a uniform secret, for one purpose."""
-    extracted = hmac.digest(bytes(32), secret.expose(), "sha256")
+    """One block [32] of HKDF-Expand (RFC 5869, 2.3), from what ``extract`` gave (3.3)."""
     info = _LABEL + purpose + b"\0" + bound
-    return Secret(hmac.digest(extracted, info + b"\x01", "sha256"))
+    return Secret(hmac.digest(secret.expose(), info + b"\x01", "sha256"))
 
 
 def commit(name: bytes, owner: bytes, holder: bytes, value: Secret) -> bytes:

@@ -179,7 +179,7 @@ def test_an_epoch_agrees_once_and_never_uses_a_mask_twice():
     epochs = outcomes[0].epoch.members
     names = [plan.digest(scene.make_plan(4, 3, i, first=0)) for i in range(3)]
     streams = {
-        client._seed(edge, name).expose()
+        client.round_keys(edge, name).mask.expose()
         for one in epochs.values() for edge in one.edges.values() for name in names
     }  # fmt: skip
     assert len(streams) == 7 * 4 // 2 * 3  # both ends of an edge agree, rounds do not
