@@ -128,9 +128,7 @@ def make_masked(algorithm: Algorithm, ring: Ring, place: Callable[[Any], Any]) -
     ) -> tuple[ServerState, Sums]:  # fmt: skip
         server_key = jax.random.split(round_keys(key, state.round).server)[0]
         local = joined(parts)
-        return masked_step(
-            algorithm, ring, state, cohort, local, attack, sums, counted, server_key
-        )
+        return masked_step(algorithm, ring, state, cohort, local, attack, sums, counted, server_key)
 
     return Halves(
         lambda state, cohort, parts, key: coded(*place((state, cohort, tuple(parts), key))),

@@ -103,9 +103,7 @@ def quantise(
     scaled = jnp.clip(finite, -clip, clip) * share[:, None]
     whole = jnp.rint(scaled * jnp.asarray(2.0**ring.bits, rows.dtype)).astype(jnp.int32)
     last = jnp.rint(weight).astype(jnp.int32)
-    return jax.lax.bitcast_convert_type(
-        jnp.concatenate([whole, last[:, None]], axis=1), jnp.uint32
-    )
+    return jax.lax.bitcast_convert_type(jnp.concatenate([whole, last[:, None]], axis=1), jnp.uint32)
 
 
 def clipped(rows: Float[Array, "K D"], ring: Ring) -> Int[Array, " K"]:
@@ -118,9 +116,7 @@ def total(words: UInt32[Array, "K N"], counted: Bool[Array, " K"]) -> UInt32[Arr
     return jnp.where(counted[:, None], words, jnp.uint32(0)).sum(axis=0, dtype=jnp.uint32)
 
 
-def mean(
-    sums: UInt32[Array, "G N"], ring: Ring
-) -> tuple[Float[Array, "G D"], Float[Array, " G"]]:
+def mean(sums: UInt32[Array, "G N"], ring: Ring) -> tuple[Float[Array, "G D"], Float[Array, " G"]]:
     """Weighted means and sums of weights; both 0 for a sum of nobody."""
     weight = sums[:, -1].astype(jnp.float32)
     scale = jnp.float32(ring.heaviest * 2.0**-ring.bits) / jnp.where(weight > 0, weight, 1.0)

@@ -6,10 +6,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from qoejax import trees
 from qoejax.run import defence, masked
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
-from qoejax.wire.secagg import bound
+from qoejax.wire import envelope
+from qoejax.wire.secagg import bound, local
 
 MASKED = ("secagg", "secagg_groups")
 MEANS = ("weighted_mean", "mean")
@@ -117,10 +119,7 @@ def _check_groups(config: ml_collections.ConfigDict) -> None:
         )
     for members in {smallest, -(-size // groups)}:
         try:
-            bound.choose(
-                members, int(c.colluding * members), int(c.leaving * members),
-                active=c.adversary == "active",
-            )  # fmt: skip
+            _choice(config, members)
         except ValueError as e:
             raise RunError(
                 f"config.exchange.colluding is {c.colluding} and leaving {c.leaving}: {e}; expected "
@@ -128,9 +127,27 @@ def _check_groups(config: ml_collections.ConfigDict) -> None:
             ) from None
 
 
+def _choice(config: ml_collections.ConfigDict, members: int) -> bound.Choice:
+    c = config.exchange
+    gone = (int(c.colluding * members), int(c.leaving * members))
+    return bound.choose(members, *gone, active=c.adversary == "active")
+
+
 def sums(config: ml_collections.ConfigDict) -> int:
     """Sums that the server sees of a round."""
     return config.exchange.groups if config.exchange.mode == "secagg_groups" else 1
+
+
+def upload(config: ml_collections.ConfigDict, message: Any) -> int:
+    """Bytes that a client sends in a round, on average over an epoch; ``message`` is its layout."""
+    c, plain = config.exchange, trees.nbytes(message)
+    if c.mode == "none":
+        return plain
+    if c.mode not in MASKED:
+        return envelope.update_size(envelope.suite(envelope.DEFAULT, False), plain)
+    degree, words = _choice(config, -(-_size(config) // sums(config))).degree, trees.count(message)
+    first, later = (local.upload(degree, words + 1, fresh=fresh) for fresh in (True, False))
+    return later + (first - later) // c.epoch
 
 
 def session(

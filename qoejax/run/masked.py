@@ -316,4 +316,3 @@ def session(
     most = -(-clients // rules.groups)
     ring = rings.fit(clip, heaviest, most, uniform)
     return Session(who, rules, ring, trees.count(message) + 1)
-

@@ -21,7 +21,9 @@ def test_quarter_round_of_section_2_1_1():
 
 def test_block_of_section_2_3_2():
     nonce = np.frombuffer(bytes.fromhex("000000090000004a00000000"), "<u4")
-    block = jax.jit(chacha.blocks)(jnp.asarray(KEY), jnp.asarray(nonce), jnp.array([1], jnp.uint32))[0]
+    block = jax.jit(chacha.blocks)(
+        jnp.asarray(KEY), jnp.asarray(nonce), jnp.array([1], jnp.uint32)
+    )[0]
     expected = words(
         "e4e7f110 15593bd1 1fdd0f50 c47120a3 c7f4d1c7 0368c033 9aaa2204 4e6cd4c3 "
         "466482d2 09aa9f07 05d7c214 a2028bd9 d19c12b5 b94e16de e883d0cb 4e3c50a2"

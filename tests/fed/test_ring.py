@@ -20,7 +20,9 @@ def reference(rows, weight, ring):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-@pytest.mark.parametrize(("clients", "clip", "scale"), [(7, 4.0, 1.0), (100, 0.5, 0.1), (3, 1.0, 3.0)])
+@pytest.mark.parametrize(
+    ("clients", "clip", "scale"), [(7, 4.0, 1.0), (100, 0.5, 0.1), (3, 1.0, 3.0)]
+)
 def test_words_are_those_of_numpy_and_sums_keep_the_bound(clients, clip, scale, uniform):
     rows = (scale * RNG.normal(size=(clients, 400))).astype(np.float32)
     weight = RNG.integers(1, 900, clients).astype(np.float32)

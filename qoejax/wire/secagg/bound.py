@@ -89,9 +89,7 @@ def unopened(n: int, degree: int, threshold: int, dropped: int) -> float:
     return min(1.0, n * tail(n - 1, dropped, degree, degree - threshold + 1))
 
 
-def privacy(
-    n: int, degree: int, threshold: int, corrupt: int, dropped: int, active: bool
-) -> float:
+def privacy(n: int, degree: int, threshold: int, corrupt: int, dropped: int, active: bool) -> float:
     """Chance that more than one sum over all honest members who stay can be learnt."""
     if active:
         return cut(n, degree, threshold, corrupt)

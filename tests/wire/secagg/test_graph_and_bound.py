@@ -115,7 +115,9 @@ def test_disconnection_happens_no_more_often_than_bounded(n, degree, gone):
     assert close(broken / TRIALS, bound.disconnected(n, degree, gone))
 
 
-@pytest.mark.parametrize(("n", "degree", "marked", "threshold"), [(60, 10, 9, 6), (100, 20, 20, 11)])
+@pytest.mark.parametrize(
+    ("n", "degree", "marked", "threshold"), [(60, 10, 9, 6), (100, 20, 20, 11)]
+)
 def test_corrupt_and_missing_neighbours_happen_no_more_often_than_bounded(
     n, degree, marked, threshold
 ):
@@ -164,7 +166,9 @@ def test_no_choice_of_who_leaves_opens_a_part_of_the_sum():
 def test_two_secrets_of_one_member_take_more_shares_than_there_are():
     for n, corrupt in ((20, 3), (50, 5), (100, 20)):
         choice = bound.choose(n, corrupt, n // 20)
-        worst = corrupt if choice.degree == n - 1 else 2 * (choice.threshold - choice.degree // 2 - 2)
+        worst = (
+            corrupt if choice.degree == n - 1 else 2 * (choice.threshold - choice.degree // 2 - 2)
+        )
         assert 2 * choice.threshold > choice.degree + 1 + min(worst, corrupt)
 
 

@@ -76,7 +76,9 @@ VECTORS = scene.inputs(GROUP)
 def masking():
     states, collected, _ = shared()
     return {
-        name: client.mask(states[name], collected.bits, server.boxes(collected, name), VECTORS[name])
+        name: client.mask(
+            states[name], collected.bits, server.boxes(collected, name), VECTORS[name]
+        )
         for name in NAMES
     }
 
@@ -507,6 +509,7 @@ def test_any_changed_frame_costs_its_sender_at_most(step):
     """Bits flipped all over the frames of one member: its word is lost, or the sum is exact."""
     rng = np.random.default_rng(local.STEPS.index(step))
     for _ in range(2):
+
         def flip(at, name, frame):
             if at != step or name != NAMES[2]:
                 return frame
