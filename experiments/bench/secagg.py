@@ -3,8 +3,8 @@
     python -m experiments.bench.secagg
 
 A ``secagg`` line is a first round of an epoch (keys agreed, ``fresh``) or a later one, of n clients
-with k neighbours and threshold t: milliseconds of process CPU of one client for all that it does in the
-round (median and minimum over clients and rounds), of the server, and bytes beyond the vector itself.
+with k neighbours and threshold t: milliseconds of CPU of one client for all that it does in the
+round (median and minimum over clients and rounds), of the server, and bytes beyond the vector.
 ``evidence`` says whether clients sign the survivor set. A ``device`` line is the same masking as
 one compiled program for all clients, with ChaCha20.
 """

@@ -31,15 +31,7 @@ from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
 from qoejax.fed.ring import Ring
 from qoejax.fed.round import ForEach, in_turn, make_halves
-from qoejax.fed.state import (
-    MAX_NORM,
-    Algorithm,
-    Local,
-    ServerState,
-    Weigh,
-    init_state,
-    round_keys,
-)
+from qoejax.fed.state import MAX_NORM, Algorithm, Local, ServerState, Weigh, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
 
 AXIS = "clients"
@@ -68,8 +60,8 @@ class Engine(NamedTuple):
         ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
-      masked: ``(ring) -> masked.Halves``, the server's half where only sums reach it; its ``encode``
-        takes the ``Local`` of the slices, as ``server`` does.
+      masked: ``(ring) -> masked.Halves``, both ends of a round whose server sees sums only; they
+        take the ``Local`` of the slices, as ``server`` does.
     """
 
     init: Callable[[Params], ServerState]

@@ -1,15 +1,15 @@
 """Updates as integers modulo 2**32, whose sums say nothing of a single one once masked. JAX.
 
-A client of weight w scales its message by w / heaviest, clips and rounds it, and appends w itself, so
-that the sum alone gives the weighted mean:
+A client of weight w clips its message, scales it by w / heaviest, rounds it, and appends w itself,
+so that the sum alone gives the weighted mean:
 
     q = rint(clip(x, -c, c) * (w / heaviest) * 2**bits)   and   w      (mod 2**32)
     mean = sum(q) / 2**bits * heaviest / sum(w)
 
 Addition wraps and is exact, in any order. Without clipping a coordinate of the mean is off by at
 most ``error``: 2**-(bits + 1) a client, times n heaviest / sum(w), from rounding, and
-2**-21 max |x| from float32 arithmetic (at most eight roundings of 2**-24: 1 / heaviest, two products,
-and the way back).
+2**-21 max |x| from float32 arithmetic (at most eight roundings of 2**-24: 1 / heaviest, two
+products, and the way back).
 """
 
 import math
@@ -97,7 +97,7 @@ def quantise(
     """What each client adds to the sum; what is not finite counts as 0 and must not be sent."""
     clip = jnp.asarray(ring.clip, rows.dtype)
     weight = jnp.ones_like(weight) if ring.uniform else weight
-    # A product: XLA turns a division by a constant into one anyway, and hosts must agree to the bit.
+    # A product, which XLA would make of a division by a constant: hosts must agree to the bit.
     share = (weight * jnp.float32(1 / ring.heaviest)).astype(rows.dtype)
     finite = jnp.where(jnp.isfinite(rows), rows, 0)
     scaled = jnp.clip(finite, -clip, clip) * share[:, None]

@@ -56,7 +56,7 @@ def _single(config: ml_collections.ConfigDict) -> list[tuple[str, bool, str]]:
             "server.aggregator",
             c.exchange.mode == "secagg" and rule not in MEANS,
             "it compares single updates, of which the server sees the sum only: expected "
-            f"{' or '.join(MEANS)}, or exchange.mode 'secagg_groups', which compares sums of groups",
+            f"{' or '.join(MEANS)}, or exchange.mode 'secagg_groups', whose rule compares groups",
         ),
         (
             "compress.method",
@@ -122,8 +122,8 @@ def _check_groups(config: ml_collections.ConfigDict) -> None:
             _choice(config, members)
         except ValueError as e:
             raise RunError(
-                f"config.exchange.colluding is {c.colluding} and leaving {c.leaving}: {e}; expected "
-                "smaller shares, larger groups, or config.exchange.adversary 'passive'"
+                f"config.exchange.colluding is {c.colluding} and leaving {c.leaving}: {e}; "
+                "expected smaller shares, larger groups, or config.exchange.adversary 'passive'"
             ) from None
 
 

@@ -105,8 +105,8 @@ class Sums(NamedTuple):
 class Session:
     """The state that secure aggregation keeps from round to round: agreements, and the last round.
 
-    Epochs end where the round is a multiple of ``Rules.epoch``. A resumed run agrees anew: sums, and
-    so models, do not depend on masks.
+    Epochs end where the round is a multiple of ``Rules.epoch``. A resumed run agrees anew: sums,
+    and so models, do not depend on masks.
     """
 
     def __init__(self, who: Parties, rules: Rules, ring: rings.Ring, length: int):

@@ -91,8 +91,8 @@ def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
 
     monkeypatch.setattr(masked.Session, "sums", spy)
     one_round(run)
-    (words, found) = seen[0]
-    rows, weight = deltas
+    words, found = seen[0]
+    _, weight = deltas
     plain = np.sum([words[i] for i in found.counted], axis=0, dtype=np.uint32)
     np.testing.assert_array_equal(found.words, plain[None])
     assert plain[-1] == weight.sum()

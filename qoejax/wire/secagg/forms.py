@@ -72,6 +72,14 @@ def commit(name: bytes, owner: bytes, holder: bytes, value: Secret) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()[:COMMIT_SIZE]
 
 
+def commit_pair(
+    name: bytes, owner: bytes, holder: bytes, pair: tuple[Secret, Secret]
+) -> tuple[bytes, bytes]:
+    """Commitments to the shares of b and K that one holder gets."""
+    first, second = pair
+    return commit(name, owner, holder, first), commit(name, owner, holder, second)
+
+
 def sign(me: bytes, peer: bytes) -> int:
     """+1 at one end of an edge, -1 at the other."""
     return 1 if me < peer else -1

@@ -1,7 +1,8 @@
 """All members and the server of a round in one process, with members that leave at any step.
 
 Every message is made, checked and counted as between machines; only the network is missing. This is
-what simulated runs, tests and measurements drive; a deployment calls ``client`` and ``server``.
+what simulated runs, tests and measurements drive; a deployment calls ``agreement``, ``client`` and
+``server``.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from qoejax.wire import envelope, kem, sign
 from qoejax.wire.clock import Clock
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keys import ID_SIZE, Identity
-from qoejax.wire.secagg import client, forms, graph, plan, server, shamir
+from qoejax.wire.secagg import agreement, client, forms, graph, server, shamir
 from qoejax.wire.secagg.plan import Plan
 
 STEPS = ("keys", "ciphertexts", "shares", "input", "confirm", "unmask")
@@ -26,7 +27,7 @@ Tamper = Callable[[str, bytes, bytes], bytes]
 class Epoch(NamedTuple):
     """The members' agreed edges, and the server's view of them."""
 
-    members: dict[bytes, client.Epoch]
+    members: dict[bytes, agreement.Epoch]
     group: server.Members
 
 
@@ -130,24 +131,12 @@ class _Round:
         return frame if self.tamper is None else self.tamper(step, name, frame)
 
 
-def agree(
-    me: Identity,
-    facts: Plan,
-    members: Mapping[bytes, Identity],
-    *,
-    verifier: str = "openssl",
-    leaves: Mapping[bytes, str] | None = None,
-    tamper: Tamper | None = None,
-) -> tuple[Epoch, "_Round"]:
-    """Keys and ciphertexts: the first two steps of an epoch's first round.
-
-    Raises:
-        EnvelopeError: POLICY if too few are left.
-    """
-    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper)
+def _agree(rnd: _Round) -> Epoch:
+    """Keys and ciphertexts: the first two steps of an epoch's first round."""
+    facts, verifier = rnd.facts, rnd.verifier
     joined, frames, keys = {}, {}, {}
-    for name, one in members.items():
-        if rnd.there(name, "keys") and (made := rnd.member(name, client.join, one, facts)):
+    for name, one in rnd.members.items():
+        if rnd.there(name, "keys") and (made := rnd.member(name, agreement.join, one, facts)):
             joined[name], frame = made
             frames[name] = rnd.sent("keys", name, frame)
             found = rnd.server(
@@ -166,18 +155,18 @@ def agree(
             if peer in sent and name in sent[peer][1]
         }
         rnd.down[name] += sum(len(a) + len(b) for a, b in received.values())
-        made = rnd.member(name, client.agree, agreeing[name], received, rnd.publics, verifier)
+        made = rnd.member(name, agreement.agree, agreeing[name], received, rnd.publics, verifier)
         if made is not None:
             epochs[name] = made
-    return Epoch(epochs, group), rnd
+    return Epoch(epochs, group)
 
 
 def _ciphertexts(
     rnd: _Round,
     group: server.Members,
-    joined: Mapping[bytes, client.Joined],
+    joined: Mapping[bytes, agreement.Joined],
     frames: Mapping[bytes, bytes],
-) -> tuple[dict[bytes, client.Agreeing], dict[bytes, tuple[bytes, dict[bytes, bytes]]]]:
+) -> tuple[dict[bytes, agreement.Agreeing], dict[bytes, tuple[bytes, dict[bytes, bytes]]]]:
     """Every member encapsulates; the frames and ciphertexts that the server accepts."""
     agreeing, sent = {}, {}
     for name in group.directory.names:
@@ -187,7 +176,7 @@ def _ciphertexts(
         rnd.down[name] += sum(map(len, near.values()))
         rnd.down[name] += len(group.directory.names) * (len(name) + forms.DIGEST_SIZE)
         made = rnd.member(
-            name, client.encapsulate, joined[name], group.directory, near, rnd.publics,
+            name, agreement.encapsulate, joined[name], group.directory, near, rnd.publics,
             rnd.verifier,
         )  # fmt: skip
         if made is None:
@@ -230,15 +219,13 @@ def run(
         EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
             secret does not open. Nobody's input is then known to anybody.
     """
-    if epoch is None:
-        epoch, rnd = agree(me, facts, members, verifier=verifier, leaves=leaves, tamper=tamper)
-    else:
-        rnd = _Round(me, facts, members, verifier, leaves or {}, tamper)
+    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper)
     with rnd.clock(""):
         opening = server.open_round(me, facts)
     for name in members:
         rnd.down[name] += len(opening)
-        rnd.member(name, client.start, opening, me.public, facts.announce, verifier)
+        rnd.member(name, agreement.start, opening, me.public, facts.announce, verifier)
+    epoch = _agree(rnd) if epoch is None else epoch
     epochs = dict(epoch.members)
     state, sharing = _shares(rnd, epoch.group, epochs)
     masking, arrived = _inputs(rnd, state, sharing, inputs)
@@ -255,7 +242,7 @@ def run(
 
 
 def _shares(
-    rnd: _Round, group: server.Members, epochs: dict[bytes, client.Epoch]
+    rnd: _Round, group: server.Members, epochs: dict[bytes, agreement.Epoch]
 ) -> tuple[server.Collected, dict[bytes, client.Sharing]]:
     sharing, frames = {}, {}
     for name in list(epochs):

@@ -3,8 +3,9 @@
     frame = header (218) || body || signature (3309, or nothing where a step is not signed)
 
 The signature is over the transcript hash of header and SHA-512 of the body, with the context
-``qoejax/v1/secagg``. The header's ``announce`` is R, the digest of the plan, which names the round's
-announcement; ``seq`` is the step. So a frame belongs to one run, round, plan, step and sender.
+``qoejax/v1/secagg``. The header's ``announce`` is R, the digest of the plan, which names the
+round's announcement; ``seq`` is the step. So a frame belongs to one run, round, plan, step and
+sender.
 """
 
 import functools

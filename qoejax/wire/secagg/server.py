@@ -230,7 +230,7 @@ def _opened(
     survived: bool,
     given: Mapping[bytes, Mapping[bytes, Secret]],
 ) -> Secret:
-    """b or K of a member, from its holders."""
+    """The opened b or K of a member, from its holders."""
     places = graph.holders(state.group.graph, owner)
     found = {
         x: given[holder][owner].expose()

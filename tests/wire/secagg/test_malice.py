@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.secagg import client, forms, graph, local, plan, server
+from qoejax.wire.secagg import agreement, client, forms, graph, local, plan, server
 from qoejax.wire.secret import Secret
 from tests.wire.secagg import scene
 
@@ -28,7 +28,7 @@ def refused(code, step, *arguments):
 
 @functools.cache
 def joined():
-    made = {name: client.join(one, FACTS) for name, one in GROUP.items()}
+    made = {name: agreement.join(one, FACTS) for name, one in GROUP.items()}
     return {n: m[0] for n, m in made.items()}, {n: m[1] for n, m in made.items()}
 
 
@@ -40,7 +40,7 @@ def members():
 def encapsulate(name, frames=None, directory=None):
     frames = joined()[1] if frames is None else frames
     directory = members().directory if directory is None else directory
-    return client.encapsulate(joined()[0][name], directory, frames, PUBLICS, "openssl")
+    return agreement.encapsulate(joined()[0][name], directory, frames, PUBLICS, "openssl")
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def received(name):
 @functools.cache
 def agreed():
     return {
-        name: client.agree(encapsulated()[name][0], received(name), PUBLICS, "openssl")
+        name: agreement.agree(encapsulated()[name][0], received(name), PUBLICS, "openssl")
         for name in NAMES
     }
 
@@ -112,11 +112,11 @@ def to(name, tags):
 def test_a_plan_of_another_server_or_announcement_is_refused():
     opening = server.open_round(scene.server(), FACTS)
     public = scene.server().public
-    assert client.start(opening, public, FACTS.announce, "openssl") == FACTS
-    refused(Code.ROUND, client.start, opening, public, bytes([9]) * 32, "openssl")
+    assert agreement.start(opening, public, FACTS.announce, "openssl") == FACTS
+    refused(Code.ROUND, agreement.start, opening, public, bytes([9]) * 32, "openssl")
     other = scene.identities(40)[30]
-    refused(Code.SIGNATURE, client.start, opening, other.public, FACTS.announce, "openssl")
-    refused(Code.SIZE, client.start, opening[:100], public, FACTS.announce, "openssl")
+    refused(Code.SIGNATURE, agreement.start, opening, other.public, FACTS.announce, "openssl")
+    refused(Code.SIZE, agreement.start, opening[:100], public, FACTS.announce, "openssl")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_members_with_other_directories_share_no_edge():
     )  # fmt: skip
     name = next(n for n in NAMES if NAMES[1] in graph.anticlockwise(members().graph, n))
     got = received(name) | {NAMES[1]: (lied[1], bytes(1120))}
-    one = client.agree(encapsulated()[name][0], got, PUBLICS, "openssl")
+    one = agreement.agree(encapsulated()[name][0], got, PUBLICS, "openssl")
     assert one.refused == {NAMES[1]: Code.SPEC}
     assert NAMES[1] not in one.edges
 
@@ -186,13 +186,13 @@ def test_a_swapped_ciphertext_costs_the_edge():
     frame, _ = received(name)[peer]
     own, _ = kem.encaps(joined()[0][name].public)
     got = received(name) | {peer: (frame, own)}
-    one = client.agree(encapsulated()[name][0], got, PUBLICS, "openssl")
+    one = agreement.agree(encapsulated()[name][0], got, PUBLICS, "openssl")
     assert one.refused == {peer: Code.SPEC}
     assert set(one.edges) == set(graph.neighbours(members().graph, name)) - {peer}
 
 
 def test_with_too_few_edges_a_member_stops():
-    message = refused(Code.POLICY, client.agree, encapsulated()[NAMES[0]][0]._replace(edges={}),
+    message = refused(Code.POLICY, agreement.agree, encapsulated()[NAMES[0]][0]._replace(edges={}),
                       {}, PUBLICS, "openssl")  # fmt: skip
     assert "1 of this member's holders agreed on a key: expected 3" in message
 
@@ -260,7 +260,7 @@ def test_the_server_takes_boxes_for_neighbours_only():
 
 
 def test_an_input_is_taken_from_its_sender_once_and_whole():
-    _, collected, frames = shared()
+    _, collected, _ = shared()
     name, other = NAMES[:2]
     frame = masking()[name][1]
     found = server.masked(FACTS, collected, name, frame, PUBLICS[name], "openssl")
@@ -285,9 +285,6 @@ def test_an_input_is_taken_from_its_sender_once_and_whole():
 def test_survivor_sets_that_contradict_what_a_member_knows():
     name = NAMES[0]
     refused(Code.EQUIVOCATION, confirm, name, survivors(NAMES[1:])[0])  # "you dropped"
-    few, body = survivors(NAMES[:3])
-    assert len(forms.chosen(forms.unpack_sets(body, members().directory)[1],
-                            members().directory)) == 3  # fmt: skip
     collected = shared()[1]
     lied = collected._replace(bits=forms.bits(NAMES[:6], members().directory))
     other, _ = server.survivors(scene.server(), FACTS, lied, NAMES[:6])
@@ -316,17 +313,18 @@ def test_no_split_of_a_sparse_graph_opens_both_secrets_of_a_member():
             frame, body = survivors(alive)
             states[name], sent = confirm(name, frame)
             tags[name] = server.confirmation(FACTS, body, name, sent, PUBLICS[name], "openssl")
-        released = {forms.BLIND: 0, forms.WRAP: 0}
+        released, codes = {forms.BLIND: 0, forms.WRAP: 0}, set()
         for name, state in states.items():
             try:
                 frame = client.unmask(state, to(name, tags))
             except EnvelopeError as error:
-                assert error.code is Code.EQUIVOCATION
+                codes.add(error.code)
                 continue
             body = plan.read(FACTS, plan.UNMASK, name, frame)
             kind = forms.unpack_released(body).get(victim, (None,))[0]
             if kind is not None:
                 released[kind] += 1
+        assert codes <= {Code.EQUIVOCATION}
         assert min(released.values()) < FACTS.threshold
         assert sum(released.values()) < 2 * FACTS.threshold
 
@@ -358,7 +356,7 @@ def test_in_a_complete_graph_two_views_of_the_survivors_open_nothing(monkeypatch
     monkeypatch.setattr(
         server, "confirmation", lambda *args: forms.unpack_tags(plan.unsealed(args[3]))[1]
     )
-    with pytest.raises(EnvelopeError, match="POLICY: client .*: 0 shares, 4 needed"):
+    with pytest.raises(EnvelopeError, match=r"POLICY: client .*: 0 shares, 4 needed"):
         scene.run(scene.make_plan(6, 4), 7, leaves={NAMES[0]: "confirm"})
     assert stopped == [Code.EQUIVOCATION] * 6
 
@@ -456,7 +454,7 @@ def test_a_dealer_of_inconsistent_shares_is_named(monkeypatch):
         return true(Secret(bytes(32)), xs, threshold)
 
     monkeypatch.setattr(client.shamir, "split", split)
-    with pytest.raises(EnvelopeError, match="SPEC: client .* shared another secret than it said"):
+    with pytest.raises(EnvelopeError, match=r"SPEC: client .* shared another secret than it said"):
         scene.run(scene.make_plan(4, 3), 7)
 
 
@@ -493,7 +491,7 @@ def test_only_an_envelope_error_leaves_the_readers(data):
             lambda t: server.shares(FACTS, members(), name, t),
             lambda t: server.masked(FACTS, shared()[1], name, t, PUBLICS[name], "openssl"),
             lambda t: server.released(FACTS, shared()[1], set(NAMES), name, t),
-            lambda t: client.start(t, scene.server().public, FACTS.announce, "openssl"),
+            lambda t: agreement.start(t, scene.server().public, FACTS.announce, "openssl"),
             lambda t: forms.unpack_tags(t),
             lambda t: forms.unpack_ciphertexts(bytes(32), t),
             lambda t: forms.unpack_sets(t, members().directory),

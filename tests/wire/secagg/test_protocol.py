@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.secagg import client, forms, graph, local, masks, plan
+from qoejax.wire.secagg import agreement, client, forms, graph, local, masks, plan
 from tests.wire.secagg import scene
 
 
@@ -33,7 +33,11 @@ def test_the_sum_is_exact_or_the_round_fails_as_a_whole(drawn):
     try:
         vectors, done = scene.run(facts, n, leaves=leaves)
     except EnvelopeError as error:
-        assert error.code is Code.POLICY
+        failed = error.code
+    else:
+        failed = None
+    if failed:
+        assert failed is Code.POLICY
         assert leaves
         return
     sent = {name for name in names if leaves.get(name) in (None, "confirm", "unmask")}
@@ -198,7 +202,7 @@ def test_a_round_of_an_epoch_is_entered_once_and_in_order():
     _, _, outcomes = epoch_rounds(2)
     one = next(iter(outcomes[-1].epoch.members.values()))
     for number in (0, 1):
-        with pytest.raises(EnvelopeError, match="ROUND: round . masks were used|ROUND: round"):
+        with pytest.raises(EnvelopeError, match=r"ROUND: round \d: masks were used up to round 1"):
             client.share(one, scene.make_plan(4, 3, number, first=0))
     later, _, _ = client.share(one, scene.make_plan(4, 3, 2, first=0))
     assert later.last == 2
@@ -211,7 +215,7 @@ def test_a_round_of_an_epoch_is_entered_once_and_in_order():
 
 def test_keys_are_made_in_the_first_round_only():
     with pytest.raises(EnvelopeError, match="ROUND: keys of this epoch were agreed in round 0"):
-        client.join(scene.identities(1)[0], scene.make_plan(4, 3, 1, first=0))
+        agreement.join(scene.identities(1)[0], scene.make_plan(4, 3, 1, first=0))
 
 
 # Secrets.
@@ -219,7 +223,7 @@ def test_keys_are_made_in_the_first_round_only():
 
 def test_no_state_prints_a_secret():
     me, facts = scene.identities(40)[0], scene.make_plan(4, 3)
-    joined, _ = client.join(me, facts)
+    joined, _ = agreement.join(me, facts)
     _, _, done = seen()
     one = done.epoch.members[me.id]
     later = scene.make_plan(4, 3, 1, first=0)
