@@ -5,8 +5,8 @@
 A ``secagg`` line is a first round of an epoch (keys agreed, ``fresh``) or a later one, of n clients
 with k neighbours and threshold t: milliseconds of CPU of one client for all that it does in the
 round (median and minimum over clients and rounds), of the server, and bytes beyond the vector.
-``evidence`` says whether clients sign the survivor set. A ``device`` line is the same masking as
-one compiled program for all clients, with ChaCha20.
+``evidence`` says whether clients sign the survivor set. A ``secagg_device`` line is the same
+masking as one compiled program for all clients, with ChaCha20.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 from experiments.bench.common import emit
 from qoejax.fed import ring as rings
 from qoejax.wire import codec, keys, sign
-from qoejax.wire.secagg import bound, graph, local, plan
+from qoejax.wire.secagg import agreement, bound, graph, local, plan
 
 
 def parties(n: int, signer: str) -> tuple[keys.Identity, dict[bytes, keys.Identity]]:
@@ -31,23 +31,22 @@ def parties(n: int, signer: str) -> tuple[keys.Identity, dict[bytes, keys.Identi
 
 
 def facts(
-    server: keys.Identity, number: int, first: int, choice: tuple[int, int], length: int,
+    server: keys.Identity, number: int, first: int, choice: bound.Choice, length: int,
     evidence: bool,
 ) -> plan.Plan:  # fmt: skip
     """The plan of one round."""
-    degree, threshold = choice
     spec = codec.tree_spec([("sum", (length,), "u4")])
     return plan.Plan(
         announce=number.to_bytes(32, "big"), run=bytes(16), round=number, first=first,
         server=server.id, suite=1, base_model=bytes(32), tree_spec=codec.spec_digest(spec),
-        degree=degree, threshold=threshold, least=threshold, length=length,
+        degree=choice.degree, threshold=choice.threshold, least=choice.least, length=length,
         evidence=int(evidence),
     )  # fmt: skip
 
 
 def rounds(
-    n: int, choice: tuple[int, int], length: int, leave: int, signer: str, repeats: int,
-    evidence: bool,
+    n: int, choice: bound.Choice, length: int, leave: int, signer: str, repeats: int,
+    evidence: bool, trust: agreement.Trust,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Lines of first and later rounds; sums are checked against the clear."""
     server, clients = parties(n, signer)
@@ -62,8 +61,9 @@ def rounds(
         for fresh in (True, False):
             now = facts(server, number, first, choice, length, evidence)
             out = local.run(
-                server, now, clients, inputs, epoch=epoch, verifier=signer, leaves=leaves
-            )
+                server, now, clients, inputs, epoch=epoch, verifier=signer, leaves=leaves,
+                trust=trust,
+            )  # fmt: skip
             expected = sum((inputs[name] for name in out.survivors), np.zeros(length, np.uint32))
             if not np.array_equal(out.total, expected):
                 raise SystemExit("the masked sum is not the plain sum")
@@ -72,8 +72,8 @@ def rounds(
     for fresh, outs in seen.items():
         each = [s for out in outs for name, s in out.seconds.items() if name in out.survivors]
         yield {
-            "bench": "secagg", "fresh": fresh, "clients": n, "degree": choice[0],
-            "threshold": choice[1], "words": length, "leave": leave, "signer": signer,
+            "bench": "secagg", "fresh": fresh, "clients": n, "degree": choice.degree,
+            "threshold": choice.threshold, "words": length, "leave": leave, "signer": signer,
             "evidence": evidence,
             "client_ms": _ms(np.median(each)), "client_min_ms": _ms(min(each)),
             "server_ms": _ms(np.median([out.seconds[b""] for out in outs])),
@@ -110,7 +110,7 @@ def device(n: int, degree: int, length: int, repeats: int) -> dict[str, Any]:
     if not np.array_equal(total, rings.total(words, counted)):
         raise SystemExit("the masked sum is not the plain sum")
     return {
-        "bench": "device", "clients": n, "degree": degree, "words": length,
+        "bench": "secagg_device", "clients": n, "degree": degree, "words": length,
         "compile_and_run_s": round(cpu[0], 4), "cpu_s": round(float(np.median(cpu[1:])), 4),
         "repeats": repeats,
     }  # fmt: skip
@@ -126,26 +126,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--degree", type=int, default=20, help="0 takes it from the bound")
     parser.add_argument("--threshold", type=int, default=11)
-    parser.add_argument("--colluding", type=float, default=0.05, help="for degree 0")
+    parser.add_argument("--colluding", type=float, default=0.05)
+    parser.add_argument("--active", action="store_true", help="the server may choose who leaves")
     parser.add_argument("--words", nargs="+", type=int, default=[25_000, 150_000])
     parser.add_argument("--leave", type=int, default=5)
     parser.add_argument("--signers", nargs="+", default=["openssl"], choices=list(sign.PROVIDERS))
     parser.add_argument("--repeats", type=int, default=5)
     chosen = parser.parse_args(arguments)
-    choice = (chosen.degree, chosen.threshold)
-    if not chosen.degree:
-        corrupt = int(chosen.colluding * chosen.clients)
-        found = bound.choose(chosen.clients, corrupt, chosen.leave)
-        choice = (found.degree, found.threshold)
+    trust = agreement.Trust(chosen.colluding, chosen.active)
+    corrupt = int(chosen.colluding * chosen.clients)
+    if chosen.degree:
+        least = chosen.clients - chosen.leave
+        choice = bound.Choice(chosen.degree, chosen.threshold, least, 0.0, 0.0)
+    else:
+        choice = bound.choose(chosen.clients, corrupt, chosen.leave, active=chosen.active)
     for signer in chosen.signers:
         for words in chosen.words:
             for evidence in (True, False):
                 for row in rounds(
-                    chosen.clients, choice, words, chosen.leave, signer, chosen.repeats, evidence
-                ):
+                    chosen.clients, choice, words, chosen.leave, signer, chosen.repeats, evidence,
+                    trust,
+                ):  # fmt: skip
                     emit(row)
     for words in chosen.words:
-        emit(device(chosen.clients, choice[0], words, chosen.repeats))
+        emit(device(chosen.clients, choice.degree, words, chosen.repeats))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from qoejax.run import wired
 from qoejax.types import Cohort, Examples
 from qoejax.wire import announce, codec, envelope, kem, keyfile, keys, sign
 from qoejax.wire.errors import EnvelopeError
-from qoejax.wire.secagg import bound, local, plan
+from qoejax.wire.secagg import agreement, bound, local, plan
 
 LEAVES = ("keys", "ciphertexts", "shares", "input")
 """Steps at which a client that does not finish its work may leave: before its input is sent."""
@@ -219,6 +219,7 @@ class Session:
             epoch=group.epoch,
             verifier=self.who.signer,
             leaves={name: leaves[i] for name, i in index.items() if i in leaves},
+            trust=agreement.Trust(self.rules.colluding, self.rules.active),
         )
 
 

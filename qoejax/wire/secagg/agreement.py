@@ -16,10 +16,21 @@ from typing import NamedTuple
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.keys import Identity
-from qoejax.wire.secagg import forms, graph, plan
+from qoejax.wire.secagg import bound, forms, graph, plan
 from qoejax.wire.secagg.forms import Directory
 from qoejax.wire.secagg.plan import Plan
 from qoejax.wire.secret import Secret
+
+
+class Trust(NamedTuple):
+    """What a member takes for granted, whatever the server says.
+
+    ``colluding`` is the share of members that may work with the server; ``active``, whether it may
+    choose who leaves (``bound``).
+    """
+
+    colluding: float
+    active: bool
 
 
 class Joined(NamedTuple):
@@ -91,6 +102,7 @@ def encapsulate(
     frames: Mapping[bytes, bytes],
     publics: Mapping[bytes, bytes],
     verifier: str,
+    trust: Trust | None = None,
 ) -> tuple[Agreeing, bytes, dict[bytes, bytes]]:
     """The graph that everybody's keys fix, and a ciphertext for each clockwise neighbour.
 
@@ -100,6 +112,8 @@ def encapsulate(
         frames: KEYS frames of this member's neighbours.
         publics: signature keys [1952] by id, from the registry.
         verifier: name of the ML-DSA implementation.
+        trust: under which degree and threshold must keep the sum together but for a chance of
+            2**-40; None takes the server's word for them.
 
     Returns:
         The state, the CIPHERTEXTS frame and the ciphertexts [1120] by neighbour.
@@ -110,6 +124,8 @@ def encapsulate(
     """
     facts, me = state.plan, state.me
     plan.check(facts, len(directory.names))
+    if trust is not None:
+        _check_risk(facts, len(directory.names), trust)
     if directory.keys.get(me.id) != forms.key_digest(state.public):
         raise EnvelopeError(Code.SENDER, "the directory does not hold this member's own key")
     seed = forms.seed(plan.digest(facts), directory)
@@ -131,6 +147,18 @@ def encapsulate(
     body = forms.pack_ciphertexts(seed, sent)
     after = Agreeing(state, directory, found, edges, keys, refused)
     return after, plan.signed(facts, plan.CIPHERTEXTS, me, body), sent
+
+
+def _check_risk(facts: Plan, members: int, trust: Trust) -> None:
+    corrupt, left = int(trust.colluding * members), members - facts.least
+    degree = min(facts.degree, members - 1)
+    risk = bound.privacy(members, degree, facts.threshold, corrupt, left, trust.active)
+    if risk > bound.PRIVATE:
+        raise EnvelopeError(
+            Code.POLICY,
+            f"degree {facts.degree} and threshold {facts.threshold} for {members} members, "
+            f"{corrupt} of them corrupt: more than their sum is open with chance {risk:.1e}",
+        )
 
 
 def _key(

@@ -40,6 +40,8 @@ from typing import NamedTuple
 
 COMPLETE = 32
 """Up to so many members the graph is complete."""
+PRIVATE, CORRECT = 2**-40, 2**-20
+"""Largest chances of failure, by default."""
 
 
 class Choice(NamedTuple):
@@ -103,8 +105,8 @@ def choose(
     dropped: int,
     *,
     active: bool = True,
-    private: float = 2**-40,
-    correct: float = 2**-20,
+    private: float = PRIVATE,
+    correct: float = CORRECT,
 ) -> Choice:
     """The smallest degree, and threshold for it, whose bounds hold; complete up to 32 members.
 

@@ -87,13 +87,14 @@ class _Round:
         verifier: str,
         leaves: Mapping[bytes, str],
         tamper: Tamper | None,
+        trust: agreement.Trust | None,
     ):
         unknown = set(leaves.values()) - set(STEPS)
         if unknown:
             raise ValueError(f"no step {sorted(unknown)[0]!r}: expected one of {', '.join(STEPS)}")
         self.me, self.facts, self.members, self.verifier = me, facts, members, verifier
         self.publics = {name: one.public for name, one in members.items()}
-        self.leaves, self.tamper = leaves, tamper
+        self.leaves, self.tamper, self.trust = leaves, tamper, trust
         self.refused: dict[bytes, EnvelopeError] = {}
         self.up = dict.fromkeys(members, 0)
         self.down = dict.fromkeys(members, 0)
@@ -177,7 +178,7 @@ def _ciphertexts(
         rnd.down[name] += len(group.directory.names) * (len(name) + forms.DIGEST_SIZE)
         made = rnd.member(
             name, agreement.encapsulate, joined[name], group.directory, near, rnd.publics,
-            rnd.verifier,
+            rnd.verifier, rnd.trust,
         )  # fmt: skip
         if made is None:
             continue
@@ -202,6 +203,7 @@ def run(
     verifier: str = "openssl",
     leaves: Mapping[bytes, str] | None = None,
     tamper: Tamper | None = None,
+    trust: agreement.Trust | None = None,
 ) -> Outcome:
     """One round from the plan to the sum.
 
@@ -214,12 +216,13 @@ def run(
         verifier: name of the ML-DSA implementation.
         leaves: step of ``STEPS`` at which a member leaves.
         tamper: stands for the network.
+        trust: what members assume, see ``agreement.encapsulate``.
 
     Raises:
         EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
             secret does not open. Nobody's input is then known to anybody.
     """
-    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper)
+    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust)
     with rnd.clock(""):
         opening = server.open_round(me, facts)
     for name in members:

@@ -141,6 +141,21 @@ def test_plans_have_one_form():
     refused(Code.FORMAT, plan.decode, b"\xa0")
 
 
+def test_a_member_does_not_take_the_servers_word_for_degree_and_threshold():
+    """One that is too easy to open, under what the member assumes of the others, stops it."""
+    weak, strong = scene.make_plan(4, 3), scene.make_plan(6, 5)
+    with pytest.raises(EnvelopeError, match=r"POLICY: 0 members"):
+        scene.run(weak, 7, trust=agreement.Trust(0.2, True))
+    vectors, done = scene.run(strong, 7, trust=agreement.Trust(0.2, True))
+    np.testing.assert_array_equal(done.total, scene.plain(vectors, NAMES))
+    state = joined()[0][NAMES[0]]
+    message = refused(
+        Code.POLICY, agreement.encapsulate, state, members().directory, joined()[1], PUBLICS,
+        "openssl", agreement.Trust(0.2, True),
+    )  # fmt: skip
+    assert "degree 4 and threshold 3 for 7 members, 1 of them corrupt" in message
+
+
 # Keys and ciphertexts.
 
 
