@@ -4,7 +4,7 @@ Of n members, standing in random order on the ring of ``graph``, ``corrupt`` sha
 with the server and ``dropped`` leave. A member has k neighbours, h = k / 2 on either side, and
 k + 1 holders of its shares, itself among them.
 
-Passive (the server follows the protocol; Bell et al. 2020, definition 3.1, for random order):
+Passive (the server follows the protocol; the events are those of Bell et al. 2020):
 
     E1  no member has t corrupt neighbours: else they open its secrets alone.
         n P[X >= t], X hypergeometric: k drawn of n - 1, ``corrupt`` marked.
@@ -24,7 +24,7 @@ Active (the server chooses who leaves, and when, and tells everybody the same):
         holder is told.
         2 n P[Y >= t - h - 1], Y hypergeometric: h drawn. In a complete graph x is ``corrupt`` and
         2 t > k + 1 + corrupt is all: then two sets of t confirmations share an honest member, so
-        everybody who goes on also saw the same survivors (Bonawitz et al. 2017, section 6).
+        everybody who goes on also saw the same survivors (as in Bonawitz et al. 2017).
 
 Correctness: everybody's secret can be opened.
 
