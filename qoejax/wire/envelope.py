@@ -18,7 +18,7 @@ from qoejax.wire.secret import Secret
 MAGIC = b"QJX1"
 VERSION = 1
 ANNOUNCE, UPDATE = 2, 3
-"""Message types in use; 1 and 4 to 8 are reserved (docs/wire.md)."""
+"""Message types of this room; 4 to 7 are ``secagg.plan``'s, 1 and 8 reserved (docs/wire.md)."""
 
 UPDATE_CONTEXT = b"qoejax/v1/update"
 _INFO = b"qoejax/v1/hpke\0"
