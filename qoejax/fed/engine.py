@@ -26,18 +26,12 @@ from qoejax.data.cohort import cohort as make_cohort
 from qoejax.fed import participation as participations
 from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
+from qoejax.fed.masked import Halves, make_masked
 from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
+from qoejax.fed.ring import Ring
 from qoejax.fed.round import ForEach, in_turn, make_halves
-from qoejax.fed.state import (
-    MAX_NORM,
-    Algorithm,
-    Local,
-    ServerState,
-    Weigh,
-    init_state,
-    round_keys,
-)
+from qoejax.fed.state import MAX_NORM, Algorithm, Local, ServerState, Weigh, init_state, round_keys
 from qoejax.types import Cohort, Examples, Params, Sums
 
 AXIS = "clients"
@@ -66,6 +60,8 @@ class Engine(NamedTuple):
         ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
+      masked: ``(ring) -> masked.Halves``, both ends of a round whose server sees sums only; they
+        take the ``Local`` of the slices, as ``server`` does.
     """
 
     init: Callable[[Params], ServerState]
@@ -79,6 +75,7 @@ class Engine(NamedTuple):
     sent: Callable[[ServerState], Any]
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
+    masked: Callable[[Ring], Halves]
 
 
 class _Axis(NamedTuple):
@@ -185,6 +182,7 @@ def make_engine(
         sent=lambda state: client_update.server.send(state.params, state.memory),
         message=functools.partial(layout, client_update),
         models=_models(client_update),
+        masked=functools.cache(lambda ring: make_masked(algorithm, ring, axis.place)),
     )
 
 

@@ -119,7 +119,7 @@ def server_step(
       norm, and ``absent``, of those that were asked and did not finish.
     """
     key, attack_key = jax.random.split(key)
-    messages, attack_state = _opened(algorithm, state, cohort, local.deltas, attack_key)
+    messages, attack_state = opened(algorithm, state, cohort, local.deltas, attack_key)
     weight = jnp.where(arrived, cohort.weight, 0.0)
     asked = weight > 0
     sound = squared_norms(messages) <= algorithm.max_norm**2  # false where not a number
@@ -130,6 +130,36 @@ def server_step(
         share=counts.sum().astype(jnp.float32) / population,
         steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
     )
+    params, memory, agg_state, opt_state = moved(
+        algorithm, state, messages, weight, sound, turnout, key
+    )
+    new = ServerState(
+        round=state.round + 1,
+        params=params,
+        agg_state=agg_state,
+        opt_state=opt_state,
+        client_state=write_back(state.client_state, cohort, local.client_state),
+        memory=memory,
+        attack_state=attack_state,
+        past=remember(algorithm, state, params, memory),
+    )
+    return new, round_metrics(local.sums, cohort, asked, counts)
+
+
+def moved(
+    algorithm: Algorithm,
+    state: ServerState,
+    messages: Any,
+    weight: Float[Array, " K"],
+    sound: Bool[Array, " K"],
+    turnout: Turnout,
+    key: Key[Array, ""],
+) -> tuple[Params, Any, Any, Any]:
+    """Parameters, memory, and states of aggregator and optimizer after the round.
+
+    Messages that are not ``sound`` have weight 0. With fewer of weight than the aggregator's
+    ``least``, everything stays.
+    """
     combine = functools.partial(_combine, algorithm, state, weight, turnout, key)
     # Two branches around the aggregator: masking in front of it would copy all deltas each round.
     delta, memory, agg_state = jax.lax.cond(
@@ -138,24 +168,13 @@ def server_step(
     updates, opt_state = algorithm.server_opt.update(
         optax.tree.scale(-1.0, delta), state.opt_state, state.params
     )
-    moved = (optax.apply_updates(state.params, updates), memory, agg_state, opt_state)
-    stayed = (state.params, state.memory, state.agg_state, state.opt_state)
-    enough = counts.sum() >= algorithm.aggregator.least
-    params, memory, agg_state, opt_state = optax.tree.where(enough, moved, stayed)
-    new = ServerState(
-        round=state.round + 1,
-        params=params,
-        agg_state=agg_state,
-        opt_state=opt_state,
-        client_state=_write_back(state.client_state, cohort, local.client_state),
-        memory=memory,
-        attack_state=attack_state,
-        past=_remember(algorithm, state, params, memory),
-    )
-    return new, _metrics(local.sums, cohort, asked, counts)
+    after = (optax.apply_updates(state.params, updates), memory, agg_state, opt_state)
+    before = (state.params, state.memory, state.agg_state, state.opt_state)
+    enough = jnp.greater(weight, 0).sum() >= algorithm.aggregator.least
+    return optax.tree.where(enough, after, before)
 
 
-def _opened(
+def opened(
     algorithm: Algorithm, state: ServerState, cohort: Cohort, coded: Any, key: Key[Array, ""]
 ) -> tuple[Any, Any]:
     """Messages as the aggregator sees them: decoded, attacked, less when old; the attack's state.
@@ -196,7 +215,7 @@ def _combine(
     return *absorb(message), agg_state
 
 
-def _remember(algorithm: Algorithm, state: ServerState, params: Params, memory: Any) -> Any:
+def remember(algorithm: Algorithm, state: ServerState, params: Params, memory: Any) -> Any:
     """``past`` with what is sent next in the place of the oldest."""
     if not jax.tree.leaves(state.past):
         return state.past
@@ -205,7 +224,7 @@ def _remember(algorithm: Algorithm, state: ServerState, params: Params, memory: 
     return jax.tree.map(lambda old, new: old.at[place(old)].set(new), state.past, sent)
 
 
-def _write_back(all_states: Any, cohort: Cohort, new: Any) -> Any:
+def write_back(all_states: Any, cohort: Cohort, new: Any) -> Any:
     """States [P, *] in which the clients that took part have their new ones."""
     population = max([leaf.shape[0] for leaf in jax.tree.leaves(all_states)], default=0)
     target = jnp.where((cohort.weight > 0) & (cohort.client_id >= 0), cohort.client_id, population)
@@ -284,7 +303,7 @@ def _zero_unless(keep: Bool[Array, " K"], tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _metrics(
+def round_metrics(
     sums: Sums, cohort: Cohort, asked: Bool[Array, " K"], counts: Bool[Array, " K"]
 ) -> Sums:
     absent = (cohort.client_id >= 0) & (cohort.weight == 0)

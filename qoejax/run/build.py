@@ -18,12 +18,12 @@ from qoejax.fed import engine, server
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import algorithm, defence, participate, privacy, tables, wired
+from qoejax.run import algorithm, defence, exchange, participate, privacy, tables, wired
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
-EXCHANGES = ("none", "pqc")
+EXCHANGES = ("none", "pqc", *exchange.MASKED)
 KEY_FILES = ("plain", "encrypted")
 
 
@@ -115,6 +115,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     participate.check(config)
     defence.check(config)
     privacy.check(config)
+    exchange.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:

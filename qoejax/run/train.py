@@ -21,8 +21,10 @@ from qoejax.run import (
     algorithm,
     build,
     evaluate,
+    exchange,
     files,
     manifest,
+    masked,
     participate,
     privacy,
     report,
@@ -149,7 +151,10 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
     first, end = 0, run.ledger.rounds
-    message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
+    like = run.engine.message(state.params)
+    message = codec.nbytes(wired.tree_spec(like))
+    if run.config.exchange.mode in exchange.MASKED:
+        message = masked.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, host = found
@@ -208,21 +213,28 @@ def _blocks(config: ml_collections.ConfigDict, first: int, end: int) -> Iterator
 
 
 class Wire(NamedTuple):
-    """An exchange and the log of what happens in it."""
+    """An exchange, or a session of masked sums, and the log of what happens in it."""
 
-    exchange: Exchange
+    exchange: Exchange | masked.Session
     ledger: transparency.Ledger
 
 
 @contextlib.contextmanager
 def _exchange(run: Run, params: Any) -> Iterator[Wire | None]:
-    if run.config.exchange.mode == "none":
+    c = run.config.exchange
+    if c.mode == "none":
         yield None
         return
-    with _wire_errors():
-        ledger = _open_ledger(run)
-        with ledger, contextlib.closing(_open_exchange(run, params)) as exchange:
-            yield Wire(exchange, ledger)
+    with _wire_errors(), _open_ledger(run) as ledger:
+        if c.mode in exchange.MASKED:
+            made = exchange.session(
+                run.config, run.engine.message(params), run.population.count,
+                run.workdir / "keys", **_key_files(c),
+            )  # fmt: skip
+            yield Wire(made, ledger)
+            return
+        with contextlib.closing(_open_exchange(run, params)) as made:
+            yield Wire(made, ledger)
 
 
 @contextlib.contextmanager
@@ -260,8 +272,8 @@ def _open_exchange(run: Run, params: Any) -> Exchange:
     )  # fmt: skip
 
 
-def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
-    if exchange.key_files == "plain":
+def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+    if c.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
@@ -275,7 +287,7 @@ def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
 def _block(
     run: Run, wire: Wire | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
+    """``n`` rounds, fused, wired or masked, and their rows for metrics.jsonl."""
     if wire is None:
         start = time.perf_counter()
         before = int(state.round)
@@ -287,7 +299,8 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        state, metrics, cost = wired.run_round(
+        one_round = masked if isinstance(wire.exchange, masked.Session) else wired
+        state, metrics, cost = one_round.run_round(
             run.engine, wire.exchange, state, run.examples, key, wire.ledger
         )
         seconds = time.perf_counter() - start

@@ -36,10 +36,16 @@ def tree_spec(message: Any) -> codec.TreeSpec:
     )
 
 
-def _encoded(sent: Any) -> tuple[codec.TreeSpec, bytes]:
+def encoded(sent: Any) -> tuple[codec.TreeSpec, bytes]:
     """Layout and bytes of what an announcement carries."""
     layout = tree_spec(sent)
     return layout, codec.encode(layout, [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
+
+
+def digests(sent: Any) -> tuple[bytes, bytes]:
+    """Digests of an announcement's model and of its layout, as the log names them."""
+    layout, data = encoded(sent)
+    return codec.model_digest(data), codec.spec_digest(layout)
 
 
 def check(exchange: Any) -> None:
@@ -118,7 +124,7 @@ def run_round(
     start = time.perf_counter()
     like = engine.message(state.params)
     spec = tree_spec(like)
-    _, model = _encoded(engine.sent(state))
+    _, model = encoded(engine.sent(state))
     number = int(state.round)
     facts, checkpoint = exchange.facts(), b""
     if ledger is not None:
@@ -154,8 +160,7 @@ def run_round(
         "share": waited / total,
     }
     if ledger is not None:
-        layout, after = _encoded(engine.sent(state))
-        digests = codec.model_digest(after), codec.spec_digest(layout)
-        entries = transparency.round_entries(facts, data, result, number, digests)
+        after = digests(engine.sent(state))
+        entries = transparency.round_entries(facts, data, result, number, after)
         wire["log"] = ledger.record(entries)
     return state, metrics, wire

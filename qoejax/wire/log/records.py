@@ -80,9 +80,11 @@ class Outcome(NamedTuple):
         slots: proof of every accepted update, by sender; signed, except in a session.
         rejected: code by the id of the client in whose place something was refused.
         evidence: pairs of signed updates that claim one slot.
-        aggregate: SHA-256 [32] of the sum where there is one (secure aggregation), else empty.
+        aggregate: SHA-256 [32] of the sums where there are any (secure aggregation), else empty.
         model: digest [32] of the model that the next round begins with.
         spec: ``codec.spec_digest`` [32] of that model.
+        sums: entries of secure sums, made by ``survivors``.
+        summed: number of clients in them.
     """
 
     run: bytes
@@ -94,6 +96,8 @@ class Outcome(NamedTuple):
     aggregate: bytes
     model: bytes
     spec: bytes
+    sums: Sequence[bytes] = ()
+    summed: int = 0
 
 
 def entry(kind: str, **fields: cbor.Value) -> bytes:
@@ -146,6 +150,7 @@ def outcome(done: Outcome) -> list[bytes]:
     return [
         *(entry("hello", **_slot(slot), statement=slot.statement) for slot in greeted),
         *(entry("update", **_slot(slot)) for slot in accepted),
+        *done.sums,
         *(
             entry("reject", **where, sender=name, code=str(done.rejected[name]))
             for name in sorted(done.rejected)
@@ -154,7 +159,7 @@ def outcome(done: Outcome) -> list[bytes]:
         entry(
             "result",
             **where,
-            accepted=len(accepted),
+            accepted=len(accepted) + done.summed,
             aggregate=done.aggregate,
             model=done.model,
             spec=done.spec,
