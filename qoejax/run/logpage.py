@@ -63,6 +63,7 @@ def _participants(report: Report) -> list[dict[str, Any]]:
     accepted, refused = Counter(), Counter()
     for rnd in state.rounds:
         accepted.update(m.sender for m in rnd.members)
+        accepted.update(name for one in rnd.sums for name in one.survivors)
         refused.update(r.sender for r in rnd.refusals)
     return [
         {
@@ -108,6 +109,7 @@ def facts(report: Report) -> dict[str, Any]:
         ],
         "witnesses": {name: _time(when) for name, when in head.verdict.witnesses.items()},
         "updates": sum(len(r.members) for r in report.state.rounds),
+        "summed": sum(len(one.survivors) for r in report.state.rounds for one in r.sums),
         "refused": sum(len(r.refusals) for r in report.state.rounds),
         "leaves": base64.b64encode(leaves).decode(),
     }

@@ -93,6 +93,7 @@ def _summary(report: Report, model: str) -> dict[str, Any]:
         "runs": len(state.runs),
         "rounds": max(state.models, default=-1) + 1,
         "updates": sum(len(r.members) for r in live),
+        "summed": sum(len(one.survivors) for r in live for one in r.sums),
         "rejected": sum(len(r.refusals) for r in live),
         "equivocations": sum(len(r.convictions) for r in live),
         "witnesses": sorted(head.verdict.witnesses),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qoejax.fed import ring as rings
-from qoejax.run import build, exchange, masked, transparency, wired
+from qoejax.run import build, exchange, masked, transparency, verify, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
 from qoejax.wire.log import audit, store
@@ -172,6 +172,9 @@ def check_rows(workdir, params):
 
 def test_a_run_in_groups_with_epochs_and_dropouts(data_dir, tmp_path):
     summary = train(grouped(data_dir), tmp_path / "run")
+    checked = verify.verify(tmp_path / "run")
+    assert checked["ok"], checked
+    assert checked["summed"] > 0 == checked["updates"]
     check_rows(tmp_path / "run", summary["params"])
     assert "secagg_groups" in (tmp_path / "run" / "report.html").read_text()
 
