@@ -299,10 +299,13 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        one_round = masked if isinstance(wire.exchange, masked.Session) else wired
-        state, metrics, cost = one_round.run_round(
-            run.engine, wire.exchange, state, run.examples, key, wire.ledger
-        )
+        if isinstance(wire.exchange, masked.Session):
+            done = masked.run_round(
+                run.engine, wire.exchange, state, run.examples, key, wire.ledger
+            )
+        else:
+            done = wired.run_round(run.engine, wire.exchange, state, run.examples, key, wire.ledger)
+        state, metrics, cost = done
         seconds = time.perf_counter() - start
         rows.append(_row(run, int(state.round), metrics, seconds) | {"wire": cost})
     return state, rows
