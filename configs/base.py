@@ -13,7 +13,7 @@ A key that is not here is refused before anything compiles. Sections:
     attack      malicious clients, and what they do
     privacy     noise and budget of differential privacy (docs/privacy.md)
     compress    how updates are made smaller (docs/compression.md)
-    exchange    what travels: nothing, or sealed and signed envelopes
+    exchange    what travels: nothing, sealed and signed envelopes, or masked sums
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
     checkpoint  how often, and how many are kept
@@ -180,10 +180,23 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
     )
     c.exchange = ml_collections.ConfigDict(
         {
-            "mode": "none",  # "none" or "pqc"
+            "mode": "none",  # or "pqc", "secagg", "secagg_groups" (docs/secagg.md)
             "signer": "pqcrypto",  # or "openssl"
+            "kem_provider": "pqcrypto",  # or "openssl"
+            "suite": 0x0001,  # its number in docs/wire.md; one for the whole run
+            "session": 0,  # rounds that one key agreement lasts; 0: every update signed
+            "confidential": False,  # encrypt the model to those in the round
+            "unsafe": False,  # allow the classical and the plaintext suite, to measure them
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
+            "log_key": "",  # file of the key that signs the log; "" is the workdir's own
+            "witnesses": "",  # policy file that says who cosigns the log; "" is nobody
+            "groups": 5,  # secagg_groups: sums that the server sees of a round
+            "clip": 4.0,  # secagg: largest absolute value of a number of an update
+            "epoch": 1,  # secagg: rounds that one key agreement serves
+            "adversary": "active",  # secagg: or "passive", a server that keeps to the protocol
+            "colluding": 0.05,  # secagg: share of clients that may work with the server
+            "leaving": 0.1,  # secagg: share of clients that may leave a round half-way
         }
     )
 

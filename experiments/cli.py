@@ -56,6 +56,19 @@ def run(
         fail(f"config: {e}")
 
 
+def run_commands(commands: dict[str, Callable[[], dict[str, Any]]]) -> None:
+    """Runs the sub-command that is the first argument; flags may stand before or after it."""
+    rest = [word for word in sys.argv[1:] if not word.startswith("-")]
+    if not rest:
+        if any(word.lstrip("-").startswith("help") for word in sys.argv[1:]):
+            run(dict)
+        fail(f"expected a command: {', '.join(commands)}; see --help")
+    if rest[0] not in commands:
+        fail(f"unknown command {rest[0]!r}: expected one of {', '.join(commands)}")
+    sys.argv.remove(rest[0])
+    run(commands[rest[0]])
+
+
 def _check_config() -> None:
     """A config file that could not be loaded shows only when its value is read."""
     if "config" in flags.FLAGS:

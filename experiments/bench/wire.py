@@ -1,12 +1,13 @@
-"""Cost of one envelope, and of a round of many, by signer. One JSON line each.
+"""Cost of one envelope by suite and signer, and of a round of many. One JSON line each.
 
     python -m experiments.bench.wire
 
 An ``envelope`` line has milliseconds of CPU (median of interleaved repetitions, and minimum) to
-seal and to open one update, the parts of both, and the bytes beyond the payload; ``ratio_seal``
-and ``ratio_open`` are against the openssl signer at the same size. An ``exchange`` line has the
-wall-clock seconds of a round of simulated clients through a pool, announcement included, and its
-median ``cpu_s``; ``ratio`` is against one thread of the same signer.
+seal and to open one update, the parts of both, and the bytes beyond the payload; a ``session`` line
+the same for an update in a session. ``ratio_seal`` and ``ratio_open`` are against the openssl
+signer and suite 0x0001 at the same size, where that was measured, else the first line of it. An
+``exchange`` line has the wall-clock seconds of a round of simulated clients through a pool,
+announcement included, and its median ``cpu_s``; ``ratio`` is against one thread of the same signer.
 """
 
 import argparse
@@ -16,11 +17,11 @@ import os
 import platform
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from qoejax.wire import announce, client, codec, envelope, kem, keys, server
+from qoejax.wire import announce, client, codec, envelope, kem, keys, server, session, suites
 from qoejax.wire.clock import Clock
 from qoejax.wire.exchange import Exchange
 
@@ -37,19 +38,36 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _round(
-    signer: str, size: int
-) -> tuple[server.Round, kem.Secret, keys.Identity, codec.TreeSpec, list[np.ndarray]]:
-    """An open round of one client whose update has ``size`` bytes."""
+class _Scene(NamedTuple):
+    """An open round of one client."""
+
+    round: server.Round
+    secret: kem.Secret
+    one: keys.Identity
+    spec: codec.TreeSpec
+    leaves: list[np.ndarray]
+
+
+class _Way(NamedTuple):
+    """How an update goes: under which suite, signed by which provider, in a session or not."""
+
+    suite: int
+    signer: str
+    session: bool
+
+
+def _scene(way: _Way, size: int) -> _Scene:
+    """A round whose update has ``size`` bytes."""
+    chosen = suites.suite(way.suite, unsafe=True)
     spec = codec.tree_spec([("leaf", (size // 4,), "f4")])
     leaves = [np.random.default_rng(0).standard_normal(size // 4, np.float32)]
-    boss, one = keys.generate(signer), keys.generate(signer)
-    registry = keys.register([keys.enrol(one, (envelope.DEFAULT,))], verifier=signer)
-    public, secret = kem.keygen()
+    boss, one = (keys.generate(way.signer, chosen.scheme) for _ in range(2))
+    registry = keys.register([keys.enrol(one, (way.suite,))], verifier=way.signer)
+    public, secret = kem.keygen(chosen.kem) if chosen.sealed else (b"", kem.Secret(b""))
     facts = announce.Announce(
         run=bytes(16),
         round=0,
-        suite=envelope.DEFAULT,
+        suite=way.suite,
         previous=announce.ZERO,
         base_model=codec.model_digest(b""),
         tree_spec=codec.spec_digest(spec),
@@ -57,49 +75,93 @@ def _round(
         registry=keys.registry_digest(registry),
         clients=keys.clients_digest([one.id]),
         deadline=0,
-        caps=announce.Caps(),
+        caps=announce.Caps(updates=2**32, session=64 if way.session else 0),
         log=b"",
     )
     _, told = announce.publish(boss, facts, b"")
-    rnd = server.Round(told, spec, registry, frozenset([one.id]))
-    return rnd, secret, one, spec, leaves
+    rnd = server.Round(told, spec, registry, frozenset([one.id]), not chosen.safe)
+    return _Scene(rnd, secret, one, spec, leaves)
 
 
-def envelopes(signers: Sequence[str], sizes: Sequence[int], repeats: int) -> Iterator[dict]:
-    """One line for each size and signer; signers take turns, so they meet the same neighbours."""
+def _signed(at: _Scene, signer: str) -> Iterator[tuple[dict[str, float], int]]:
+    """Seconds and length of one signed update after the other."""
+    while True:
+        clock = Clock()
+        told, empty = at.round.announced, server.State({}, {})
+        with clock("seal"):
+            sealed = client.seal(
+                at.spec, at.leaves, at.one, told, n_samples=1, unsafe=at.round.unsafe, clock=clock
+            )
+        with clock("open"):
+            data = sealed.envelope
+            server.open(at.round, empty, data, at.secret, 0, verifier=signer, clock=clock)
+        yield clock.seconds, len(data)
+
+
+def _in_session(at: _Scene, signer: str) -> Iterator[tuple[dict[str, float], int]]:
+    """Seconds and length of one update in a session after the other; HELLO is not counted."""
+    told, size = at.round.announced, codec.nbytes(at.spec)
+    header = client.hello_header(told, at.one.id, 0, client.Chain())
+    key = told.announce.round_key
+    hello = envelope.seal_update(header, session.statement(None), key, at.one.sign)
+    first = server.State({}, {})
+    state, _ = server.open(at.round, first, hello.envelope, at.secret, 0, verifier=signer)
+    assert hello.exports is not None
+    held = session.begin(hello.exports.session, header, 0)
+    chain = client.Chain(1, hello.transcript[:32])
+    while True:
+        clock = Clock()
+        with clock("seal"):
+            with clock("codec"):
+                payload = codec.encode(at.spec, at.leaves)
+            message_key, held = session.take(held)
+            header = client.in_session(client.update_header(told, at.one.id, 0, chain, 1, size))
+            sealed = session.seal(header, payload, message_key, clock=clock)
+        with clock("open"):
+            state, _ = server.open(at.round, state, sealed.envelope, at.secret, 0, clock=clock)
+        chain = client.Chain(chain.seq + 1, sealed.transcript[:32])
+        yield clock.seconds, len(sealed.envelope)
+
+
+def _ways(numbers: Sequence[int], signers: Sequence[str]) -> list[_Way]:
+    """Every suite with every signer that has it, and the default suite in a session."""
+    chosen = [suites.suite(number, unsafe=True) for number in numbers]
+    ways = [_Way(s.id, n, False) for s in chosen for n in signers if not suites.lacking(s, n)]
+    return ways + [_Way(suites.DEFAULT, n, True) for n in signers[:1]]
+
+
+def envelopes(
+    signers: Sequence[str], sizes: Sequence[int], repeats: int, numbers: Sequence[int]
+) -> Iterator[dict]:
+    """One line for each size and way; ways take turns, so they meet the same neighbours."""
     for size in sizes:
-        rounds = {signer: _round(signer, size) for signer in signers}
-        seen: dict[str, list[dict[str, float]]] = {signer: [] for signer in signers}
-        length = 0
+        ways = _ways(numbers, signers)
+        scenes = {way: _scene(way, size) for way in ways}
+        runs = {w: (_in_session if w.session else _signed)(scenes[w], w.signer) for w in ways}
+        seen: dict[_Way, list[dict[str, float]]] = {way: [] for way in ways}
+        length = {}
         for _ in range(repeats + 1):
-            for signer, (rnd, secret, one, spec, leaves) in rounds.items():
-                clock = Clock()
-                with clock("seal"):
-                    sealed = client.seal(spec, leaves, one, rnd.announced, n_samples=1, clock=clock)
-                empty = server.State({}, {})
-                with clock("open"):
-                    server.open(
-                        rnd, empty, sealed.envelope, secret, 0, verifier=signer, clock=clock
-                    )
-                length = len(sealed.envelope)
-                seen[signer].append(clock.seconds)
-        median = {s: _median(rows[1:]) for s, rows in seen.items()}
-        for signer in signers:
-            base = median.get("openssl", median[signer])
-            extra = length - codec.nbytes(rounds[signer][3])
+            for way, run in runs.items():
+                seconds, length[way] = next(run)
+                seen[way].append(seconds)
+        median = {way: _median(rows[1:]) for way, rows in seen.items()}
+        base = median.get(_Way(suites.DEFAULT, "openssl", False), median[ways[0]])
+        for way in ways:
+            extra = length[way] - codec.nbytes(scenes[way].spec)
             yield {
-                "bench": "envelope",
-                "signer": signer,
+                "bench": "session" if way.session else "envelope",
+                "suite": f"{way.suite:#06x}",
+                "signer": way.signer,
                 "payload_bytes": size,
                 "extra_bytes": extra,
                 "extra_share": round(extra / size, 6),
-                "seal_ms": _ms(median[signer]["seal"]),
-                "open_ms": _ms(median[signer]["open"]),
-                "seal_min_ms": _ms(min(row["seal"] for row in seen[signer][1:])),
-                "open_min_ms": _ms(min(row["open"] for row in seen[signer][1:])),
-                "parts_ms": {name: _ms(median[signer][name]) for name in _PARTS},
-                "ratio_seal": round(median[signer]["seal"] / base["seal"], 3),
-                "ratio_open": round(median[signer]["open"] / base["open"], 3),
+                "seal_ms": _ms(median[way]["seal"]),
+                "open_ms": _ms(median[way]["open"]),
+                "seal_min_ms": _ms(min(row["seal"] for row in seen[way][1:])),
+                "open_min_ms": _ms(min(row["open"] for row in seen[way][1:])),
+                "parts_ms": {n: _ms(median[way][n]) for n in _PARTS if n in median[way]},
+                "ratio_seal": round(median[way]["seal"] / base["seal"], 3),
+                "ratio_open": round(median[way]["open"] / base["open"], 3),
                 "repeats": repeats,
             }
 
@@ -150,15 +212,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses flags, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--signers", nargs="+", default=["pqcrypto", "openssl"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[100_000, 1_000_000])
-    parser.add_argument("--repeats", type=int, default=60, help="envelopes of each kind")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=[66_000, 100_000, 788_000, 1_000_000]
+    )
+    parser.add_argument(
+        "--suites", nargs="+", type=lambda text: int(text, 0), default=list(suites.SUITES)
+    )
+    parser.add_argument("--repeats", type=int, default=40, help="envelopes of each kind")
+    parser.add_argument("--size", type=int, default=100_000, help="bytes of an update in a round")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each pool")
     chosen = parser.parse_args(arguments)
     environment = _environment()
-    for row in envelopes(chosen.signers, chosen.sizes, chosen.repeats):
+    for row in envelopes(chosen.signers, chosen.sizes, chosen.repeats, chosen.suites):
         print(json.dumps(row | environment), flush=True)
-    for row in exchanges(chosen.signers, chosen.clients, chosen.sizes[0], chosen.rounds):
+    for row in exchanges(chosen.signers, chosen.clients, chosen.size, chosen.rounds):
         print(json.dumps(row | environment), flush=True)
 
 

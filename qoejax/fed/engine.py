@@ -21,8 +21,10 @@ from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
 from qoejax.fed.axis import Axis, make_axis
 from qoejax.fed.homes import Homes, settle
+from qoejax.fed.masked import Halves, make_masked
 from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
+from qoejax.fed.ring import Ring
 from qoejax.fed.round import make_halves, make_round
 from qoejax.fed.state import (
     MAX_NORM,
@@ -61,6 +63,8 @@ class Engine(NamedTuple):
         ``protocol.layout``; by default that of the parameters.
       models: ``(state) -> params [P, *param]``, every client's own model; None where the global
         one is for all.
+      masked: ``(ring) -> masked.Halves``, both ends of a round whose server sees sums only; they
+        take the ``Local`` of the slices, as ``server`` does.
       lower: What ``block`` compiles, for its cost and memory, with the same arguments; None where
         a block is more than one program.
       homes: Where each client lives, with ``placement`` "home": a process needs the staged rows
@@ -78,6 +82,7 @@ class Engine(NamedTuple):
     sent: Callable[[ServerState], Any]
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
+    masked: Callable[[Ring], Halves]
     lower: Callable[..., jax.stages.Lowered] | None = None
     homes: Homes | None = None
 
@@ -169,6 +174,7 @@ def make_engine(
         sent=lambda state: client_update.server.send(state.params, state.memory),
         message=functools.partial(layout, client_update),
         models=_models(client_update, len(count)),
+        masked=functools.cache(lambda ring: make_masked(algorithm, ring, axis)),
         lower=lower,
         homes=homes,
     )

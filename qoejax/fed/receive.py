@@ -183,12 +183,19 @@ def _turnout(
     counts: Bool[Array, " K"],
     weight: Float[Array, " K"],
 ) -> Turnout:
-    kept = jax.tree.leaves(state.client_state)
-    population = algorithm.population or max([leaf.shape[0] for leaf in kept], default=1)
     return Turnout(
-        share=counts.sum().astype(jnp.float32) / population,
+        share=turnout_share(algorithm, state, counts),
         steps=(weight @ cohort.steps.astype(weight.dtype)) / jnp.maximum(weight.sum(), 1e-30),
     )
+
+
+def turnout_share(
+    algorithm: Algorithm, state: ServerState, counts: Bool[Array, " K"]
+) -> Float[Array, ""]:
+    """Part of the population whose messages count."""
+    kept = jax.tree.leaves(state.client_state)
+    population = algorithm.population or max([leaf.shape[0] for leaf in kept], default=1)
+    return counts.sum().astype(jnp.float32) / population
 
 
 def _decoded(algorithm: Algorithm, coded: Any, like: Any) -> Any:

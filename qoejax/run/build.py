@@ -21,12 +21,21 @@ from qoejax.fed import engine, server, strict
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.qoe import scales
-from qoejax.run import algorithm, defence, participate, privacy, runtime, tables
+from qoejax.run import (
+    algorithm,
+    defence,
+    exchange,
+    participate,
+    privacy,
+    runtime,
+    tables,
+    wired,
+)
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
-EXCHANGES = ("none", "pqc")
+EXCHANGES = ("none", "pqc", *exchange.MASKED)
 KEY_FILES = ("plain", "encrypted")
 
 LOG = logging.getLogger("qoejax")
@@ -109,6 +118,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     tables.check(config)
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
+    wired.check(config.exchange)
     choose(NETS, config.model.net, "model.net")
     if config.fed.cohort > config.clients.count:
         raise RunError(
@@ -124,6 +134,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     participate.check(config)
     defence.check(config)
     privacy.check(config)
+    exchange.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:

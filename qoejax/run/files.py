@@ -47,9 +47,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def dumps(value: Any, *, indent: int | None = None) -> str:
+def dumps(value: Any, *, indent: int | None = None, sort: bool = False) -> str:
     """Strict JSON text."""
-    return json.dumps(plain(value), indent=indent, allow_nan=False)
+    return json.dumps(plain(value), indent=indent, allow_nan=False, sort_keys=sort)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -12,11 +12,10 @@ from qoejax import trees
 from qoejax.data.cohort import steps_per_epoch
 from qoejax.fed import buffered, devices, participation
 from qoejax.fed.protocol import ClientUpdate, layout
-from qoejax.run import algorithm, tables
+from qoejax.run import algorithm, exchange, tables
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.types import Cohort, Examples
-from qoejax.wire import envelope
 
 SAMPLING = ("weighted", *participation.SAMPLINGS)
 MODES = ("rounds", "buffered")
@@ -196,9 +195,7 @@ def _load(
     gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
     counted: Any = gradient.lower(params, batch, jax.random.key(0)).cost_analysis()
     passes = {"ditto": 2, "scaffold": 2 if config.fed.option == "gradient" else 1}
-    up = trees.nbytes(layout(update, params))
-    if config.exchange.mode != "none":
-        up = envelope.update_size(envelope.suite(envelope.DEFAULT, False), up)
+    up = exchange.upload(config, layout(update, params))
     flops = passes.get(config.fed.algorithm, 1) * float(counted["flops"])
     return devices.Load(flops, up, trees.nbytes(sent))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qoejax.data.table import MOS, QOME, Service
-from qoejax.run import files, pages, plots
+from qoejax.run import files, logpage, pages, plots
 from qoejax.run.evaluate import Result
 from qoejax.run.writer import read_rows
 
@@ -112,6 +112,7 @@ def write(
         manifest=manifest,
         config=json.dumps(manifest["config"], indent=1),
         wire=wire_totals(rows),
+        log=logpage.write(workdir),
         rounds=rows[-1]["round"] if rows else 0,
         figures=[_figure(name, path) for name, path in paths.items()],
     )

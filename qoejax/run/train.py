@@ -25,32 +25,33 @@ from qoejax.run import (
     build,
     distributed,
     evaluate,
+    exchange,
     files,
     manifest,
+    masked,
     participate,
     privacy,
     report,
     rounds,
+    transparency,
     tune,
     wired,
 )
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.choices import call
+from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
-from qoejax.wire import codec
+from qoejax.wire import codec, suites
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
+from qoejax.wire.log.errors import LogError
 from qoejax.wire.pool import WorkerError
-
-PASSPHRASE = "QOEJAX_PASSPHRASE"
-"""Environment variable that encrypts key files; never a flag, which other users could list."""
-
 
 LOG = logging.getLogger("qoejax")
 
@@ -238,7 +239,10 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
     first, end = 0, run.ledger.rounds
-    message = codec.nbytes(wired.tree_spec(run.engine.message(state.params)))
+    like = run.engine.message(state.params)
+    message = codec.nbytes(wired.tree_spec(like))
+    if run.config.exchange.mode in exchange.MASKED:
+        message = masked.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, state = found
@@ -248,10 +252,10 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     sizes = rounds.blocks(run.config, first, end)
     with (
         run.group.entered(_writer, run.workdir, first) as writer,
-        _exchange(run, state.params) as exchange,
+        _exchange(run, state.params) as wire,
     ):
         for n in run.group.first(progress, sizes, end, first) or sizes:
-            state, rows = _block(run, exchange, state, key, n)
+            state, rows = _block(run, wire, state, key, n)
             last = int(rows[-1]["round"])
             due = rounds.due(last, run.config.evaluation.every, end)
             run.group.first(_log, run, writer, rows, models(run, state) if due else None, message)
@@ -303,32 +307,68 @@ def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
     return {"update_bytes": message, **spent}
 
 
+class Wire(NamedTuple):
+    """An exchange, or a session of masked sums, and the log of what happens in it."""
+
+    exchange: Exchange | masked.Session
+    ledger: transparency.Ledger
+
+
 @contextlib.contextmanager
-def _exchange(run: Run, params: Any) -> Iterator[Exchange | None]:
-    if run.config.exchange.mode == "none":
+def _exchange(run: Run, params: Any) -> Iterator[Wire | None]:
+    c = run.config.exchange
+    if c.mode == "none":
         yield None
         return
+    with _wire_errors(), _open_ledger(run) as ledger:
+        if c.mode in exchange.MASKED:
+            made = exchange.session(
+                run.config, run.engine.message(params), run.population.count,
+                run.workdir / "keys", **_key_files(c),
+            )  # fmt: skip
+            yield Wire(made, ledger)
+            return
+        with contextlib.closing(_open_exchange(run, params)) as made:
+            yield Wire(made, ledger)
+
+
+@contextlib.contextmanager
+def _wire_errors() -> Iterator[None]:
     try:
-        exchange = _open_exchange(run, params)
-        with contextlib.closing(exchange):
-            yield exchange
-    except (KeyFileError, SelfTestError, WorkerError) as e:
+        yield
+    except (KeyFileError, SelfTestError, WorkerError, LogError) as e:
         raise RunError(f"the wire: {e}") from e
+
+
+def _open_ledger(run: Run) -> transparency.Ledger:
+    c = run.config.exchange
+    path = pathlib.Path(c.log_key) if c.log_key else run.workdir / "keys" / "log.key"
+    files_of = _key_files(c)
+    key = transparency.cosigner(
+        path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
+    )
+    trusted = transparency.with_log(c.witnesses, key.verifier)
+    digest = transparency.config_digest(build.plain_config(run.config))
+    return transparency.Ledger(run.workdir / "log", key, trusted, digest)
 
 
 def _open_exchange(run: Run, params: Any) -> Exchange:
     c = run.config.exchange
     # The norm of a compressed message says nothing of the delta in it.
     max_norm = run.config.server.max_norm if run.config.compress.method == "none" else math.inf
+    chosen = suites.suite(c.suite, c.unsafe)
+    if chosen.status != "standard":
+        LOG.warning("suite %#06x (%s) is %s: docs/wire.md", chosen.id, chosen.name, chosen.status)
     return Exchange(
-        clients=len(run.population.count), signer=c.signer,
-        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers,
+        clients=len(run.population.count), signer=c.signer, kem_provider=c.kem_provider,
+        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers, suite=c.suite,
+        session=c.session, confidential=c.confidential, unsafe=c.unsafe,
         max_norm=max_norm, key_dir=run.workdir / "keys", **_key_files(c),
     )  # fmt: skip
 
 
-def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
-    if exchange.key_files == "plain":
+def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+    if c.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
@@ -340,11 +380,11 @@ def _key_files(exchange: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _block(
-    run: Run, exchange: Exchange | None, state: Any, key: jax.Array, n: int
+    run: Run, wire: Wire | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """``n`` rounds, fused or wired, and their rows for metrics.jsonl."""
+    """``n`` rounds, fused, wired or masked, and their rows for metrics.jsonl."""
     several = len(run.data.spec.label_names) > 1
-    if exchange is None:
+    if wire is None:
         start = time.perf_counter()
         before = int(state.round)
         state, stacked = run.engine.block(state, run.examples, key, n)
@@ -355,10 +395,16 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        state, metrics, wire = wired.run_round(run.engine, exchange, state, run.examples, key)
+        if isinstance(wire.exchange, masked.Session):
+            done = masked.run_round(
+                run.engine, wire.exchange, state, run.examples, key, wire.ledger
+            )
+        else:
+            done = wired.run_round(run.engine, wire.exchange, state, run.examples, key, wire.ledger)
+        state, metrics, cost = done
         seconds = time.perf_counter() - start
         row = rounds.row(int(state.round), metrics, seconds, several)
-        rows.append(row | {"wire": wire})
+        rows.append(row | {"wire": cost})
     return state, rows
 
 
@@ -374,6 +420,14 @@ def data_report(run: Run) -> dict[str, Any]:
         "labels": list(names),
         "clients": {"rows": run.population.count, "per_class": table},
     }
+
+
+def _close_log(run: Run, params: str, rounds: int) -> dict[str, Any]:
+    """Ends the log with the model that is saved; its head, for the manifest."""
+    with _wire_errors(), _open_ledger(run) as ledger:
+        ledger.finish(bytes.fromhex(params), rounds)
+        head = ledger.head
+    return {} if head is None else head._asdict() | {"root": head.root.hex()}
 
 
 def _finish(
@@ -401,6 +455,8 @@ def _conclude(
     files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = done
+    if run.config.exchange.mode != "none":
+        record["log"] = _close_log(run, record["params_sha256"], done)
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {

@@ -14,8 +14,12 @@ import numpy as np
 from qoejax import trees
 from qoejax.fed.engine import Engine
 from qoejax.fed.state import ServerState
+from qoejax.run import transparency
+from qoejax.run.choices import choose
+from qoejax.run.errors import RunError
 from qoejax.types import Examples
-from qoejax.wire import codec
+from qoejax.wire import codec, providers, suites
+from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.exchange import Exchange, RoundResult
 
 PRIMITIVES = ("sign", "verify", "kem", "aead", "hash", "codec")
@@ -32,6 +36,46 @@ def tree_spec(message: Any) -> codec.TreeSpec:
     )
 
 
+def encoded(sent: Any) -> tuple[codec.TreeSpec, bytes]:
+    """Layout and bytes of what an announcement carries."""
+    layout = tree_spec(sent)
+    return layout, codec.encode(layout, [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
+
+
+def digests(sent: Any) -> tuple[bytes, bytes]:
+    """Digests of an announcement's model and of its layout, as the log names them."""
+    layout, data = encoded(sent)
+    return codec.model_digest(data), codec.spec_digest(layout)
+
+
+def check(exchange: Any) -> None:
+    """Refuses a suite, a provider or a mode that cannot work together.
+
+    Raises:
+        RunError: names the key, its value and what was expected.
+    """
+    for key in ("signer", "kem_provider"):
+        choose(providers.PROVIDERS, exchange[key], f"exchange.{key}")
+    try:
+        chosen = suites.suite(exchange.suite, unsafe=True)
+    except EnvelopeError:
+        numbers = ", ".join(f"{number:#06x}" for number in suites.SUITES)
+        raise RunError(
+            f"config.exchange.suite is {exchange.suite:#06x}: expected one of {numbers}"
+        ) from None
+    name = f"config.exchange.suite is {chosen.id:#06x} ({chosen.status})"
+    if not chosen.safe and not exchange.unsafe:
+        raise RunError(f"{name}: expected another, or exchange.unsafe=True to measure it")
+    if missing := suites.lacking(chosen, exchange.signer):
+        raise RunError(
+            f"{name}: {exchange.signer} has no {missing[0]}, expected exchange.signer='pqcrypto'"
+        )
+    if exchange.session < 0:
+        raise RunError(f"config.exchange.session is {exchange.session}: expected 0 or more rounds")
+    if not chosen.sealed and (exchange.session or exchange.confidential):
+        raise RunError(f"{name}: expected exchange.session=0 and exchange.confidential=False")
+
+
 def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) -> None:
     """Hands every client's delta of one slice to the pool; waits for the device, not the pool."""
     host = [np.asarray(leaf) for leaf in jax.tree.leaves(deltas)]
@@ -41,6 +85,11 @@ def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) 
         if client >= 0 and finishes[slot]:
             payload = codec.encode(spec, [leaf[slot] for leaf in host])
             exchange.submit(int(client), payload, n_samples=int(counts[slot]))
+
+
+def _invited(cohort: Any) -> list[int]:
+    """Clients of the cohort; the others hear nothing of the round."""
+    return [int(client) for client in np.asarray(cohort.client_id) if client >= 0]
 
 
 def _opened(
@@ -61,17 +110,27 @@ def _opened(
 
 
 def run_round(
-    engine: Engine, exchange: Exchange, state: ServerState, examples: Examples, key: jax.Array
+    engine: Engine,
+    exchange: Exchange,
+    state: ServerState,
+    examples: Examples,
+    key: jax.Array,
+    ledger: transparency.Ledger | None = None,
 ) -> tuple[ServerState, dict[str, Any], dict[str, Any]]:
-    """One round over the wire: the next state, the round's metrics and the wire's own report."""
+    """One round over the wire: the next state, the round's metrics and the wire's own report.
+
+    With a ledger, all of the round is in the log before its state is returned.
+    """
     start = time.perf_counter()
     like = engine.message(state.params)
     spec = tree_spec(like)
-    sent = engine.sent(state)
-    model = codec.encode(tree_spec(sent), [np.asarray(leaf) for leaf in jax.tree.leaves(sent)])
+    _, model = encoded(engine.sent(state))
     number = int(state.round)
-    exchange.begin_round(number, model)
+    facts, checkpoint = exchange.facts(), b""
+    if ledger is not None:
+        checkpoint = ledger.begin(facts, number, model)
     cohort = engine.cohort_for(state.round, key)
+    data = exchange.begin_round(number, model, _invited(cohort), log=checkpoint)
     pending, parts = None, []
     for piece in engine.slices(cohort):
         out = engine.local(state, examples, piece, key)
@@ -92,6 +151,7 @@ def run_round(
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
         "accepted": int(arrived.sum()),
+        "greeted": len(result.greetings),
         "rejected": dict(sorted(Counter(map(str, result.rejected.values())).items())),
         "seconds": {k: result.seconds.get(k, 0.0) for k in PRIMITIVES},
         "seal_s": result.seconds.get("seal", 0.0),
@@ -99,4 +159,8 @@ def run_round(
         "wait_s": waited,
         "share": waited / total,
     }
+    if ledger is not None:
+        after = digests(engine.sent(state))
+        entries = transparency.round_entries(facts, data, result, number, after)
+        wire["log"] = ledger.record(entries)
     return state, metrics, wire

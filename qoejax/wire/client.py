@@ -1,11 +1,11 @@
 """The sender's side: a chain of messages, and sealing into it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from qoejax.wire import codec, envelope
+from qoejax.wire import codec, envelope, session
 from qoejax.wire.announce import ZERO, Announced
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Sealed
@@ -24,9 +24,54 @@ class Chain(NamedTuple):
     prev: bytes = ZERO
 
 
+def hello_header(announced: Announced, sender: bytes, epoch: int, chain: Chain) -> Header:
+    """Header of a HELLO in answer to an announcement; its payload is ``session.statement``."""
+    header = update_header(announced, sender, epoch, chain, 0, session.STATEMENT_SIZE)
+    return header._replace(type=envelope.HELLO)
+
+
+def in_session(header: Header) -> Header:
+    """The same header for a session's UPDATE."""
+    return header._replace(flags=envelope.SESSION)
+
+
+def is_in_session(header: Header) -> bool:
+    """Whether a message was sealed under a session's key."""
+    return bool(header.flags & envelope.SESSION)
+
+
+def is_hello(header: Header) -> bool:
+    """Whether a message is a HELLO."""
+    return header.type == envelope.HELLO
+
+
 def advance(chain: Chain, transcript: bytes) -> Chain:
     """The chain after a message with this transcript hash [64] was accepted."""
     return Chain(chain.seq + 1, transcript[:32])
+
+
+def catch_up(chain: Chain, unacknowledged: Iterable[tuple[int, bytes]], head: Chain) -> Chain:
+    """The chain after an acknowledgement was lost and the server said where it stands.
+
+    Every message since the last acknowledgement continued from the same one, so the server took
+    none of them or one. Its word needs no signature: only one's own messages are believed.
+
+    Args:
+        chain: where the sender stands.
+        unacknowledged: number and transcript hash [64] of each message since.
+        head: the server's chain for this sender.
+
+    Raises:
+        EnvelopeError: EQUIVOCATION, if the server took a message that this sender never sealed:
+            someone else has its key, or the server is not honest.
+    """
+    if head.prev == chain.prev:
+        return chain
+    if any(head == advance(Chain(seq), transcript) for seq, transcript in unacknowledged):
+        return Chain(max(chain.seq, head.seq), head.prev)
+    raise EnvelopeError(
+        Code.EQUIVOCATION, f"the server holds message {head.seq - 1} of this key, sealed elsewhere"
+    )
 
 
 def update_header(
@@ -63,6 +108,7 @@ def seal(
     epoch: int = 0,
     unsafe: bool = False,
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> Sealed:
     """Leaves, in spec order, as a signed envelope that only the announcing server opens.
 
@@ -77,5 +123,11 @@ def seal(
         payload = codec.encode(spec, leaves)
     header = update_header(announced, identity.id, epoch, chain or Chain(), n_samples, len(payload))
     return envelope.seal_update(
-        header, payload, announced.announce.round_key, identity.sign, unsafe=unsafe, clock=clock
+        header,
+        payload,
+        announced.announce.round_key,
+        identity.sign,
+        unsafe=unsafe,
+        clock=clock,
+        provider=provider,
     )

@@ -1,6 +1,6 @@
-"""Header, suites and the UPDATE envelope: what is sealed, and in which order it opens.
+"""Header and the signed envelopes, UPDATE and HELLO: what is sealed, in which order it opens.
 
-    UPDATE = header (218) || enc (1120) || AEAD(signature (3309) || payload) (+16)
+    header (218) || enc || AEAD(signature || payload) (+16)       sizes: ``suites``
 
 Stateless; who may send what and when is decided in ``server``.
 """
@@ -10,62 +10,35 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from qoejax.wire import kem, sign
+from qoejax.wire import kem, sign, suites
 from qoejax.wire.clock import Clock
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.secret import Secret
+from qoejax.wire.suites import DEFAULT, PLAINTEXT, SUITES, Suite, suite
+
+__all__ = ["DEFAULT", "PLAINTEXT", "SUITES", "Suite", "suite"]
 
 MAGIC = b"QJX1"
 VERSION = 1
-ANNOUNCE, UPDATE = 2, 3
-"""Message types in use; 1 and 4 to 8 are reserved (docs/wire.md)."""
+HELLO, ANNOUNCE, UPDATE, REVOKE = 1, 2, 3, 8
+"""Message types used here; 4 to 7 are secure aggregation's (docs/wire.md)."""
+SESSION, CONFIDENTIAL = 0x0001, 0x0002
+"""Flags: an UPDATE under a session's key; an ANNOUNCE whose model is encrypted."""
 
-UPDATE_CONTEXT = b"qoejax/v1/update"
+UPDATE_CONTEXT, HELLO_CONTEXT = b"qoejax/v1/update", b"qoejax/v1/hello"
+CONTEXTS = {UPDATE: UPDATE_CONTEXT, HELLO: HELLO_CONTEXT}
+"""What a signature stands for, by type of message."""
 _INFO = b"qoejax/v1/hpke\0"
 _TRANSCRIPT = b"qoejax/v1/transcript\0"
 _FORMAT = struct.Struct(">4sBBHHI16sQI16s16s32s32s32s32sQQ")
 HEADER_SIZE = _FORMAT.size
 
 
-class Suite(NamedTuple):
-    """Sizes and algorithm numbers of one suite; ``safe`` is false for plaintext."""
-
-    id: int
-    name: str
-    aead_id: int
-    enc_size: int
-    signature_size: int
-    tag_size: int
-    safe: bool
-
-
-DEFAULT = 0x0001
-PLAINTEXT = 0x01FF
-SUITES = {
-    suite.id: suite
-    for suite in (
-        Suite(DEFAULT, "X-Wing/AES-256-GCM/ML-DSA-65", 2, kem.ENC_SIZE, 3309, 16, True),
-        Suite(0x0002, "X-Wing/ChaCha20-Poly1305/ML-DSA-65", 3, kem.ENC_SIZE, 3309, 16, True),
-        Suite(PLAINTEXT, "plaintext, unsigned", 0, 0, 0, 0, False),
-    )
-}
-
-
-def suite(number: int, unsafe: bool = False) -> Suite:
-    """The numbered suite; SUITE if unknown, or unsafe and not asked for."""
-    found = SUITES.get(number)
-    if found is None:
-        raise EnvelopeError(Code.SUITE, f"suite {number:#06x} is unknown")
-    if not found.safe and not unsafe:
-        raise EnvelopeError(Code.SUITE, f"suite {number:#06x} protects nothing: needs unsafe=True")
-    return found
-
-
 class Header(NamedTuple):
     """The fixed 218 bytes in front of every message; all integers big-endian.
 
     ``prev`` is the sender's previous transcript hash, first 32 bytes, zeros at first; ``sender``
-    and ``recipient`` are key ids.
+    and ``recipient`` are key ids. ``flags`` are ``SESSION`` or ``CONFIDENTIAL``.
     """
 
     type: int
@@ -82,8 +55,10 @@ class Header(NamedTuple):
     prev: bytes
     n_samples: int
     payload_len: int
+    flags: int = 0
 
 
+_FLAGS = {ANNOUNCE: CONFIDENTIAL, UPDATE: SESSION}
 _WIDTHS = {
     "run": 16,
     "sender": 16,
@@ -101,7 +76,8 @@ def pack(header: Header) -> bytes:
         if len(getattr(header, field)) != width:
             raise EnvelopeError(Code.FORMAT, f"header field {field} needs {width} bytes")
     try:
-        return _FORMAT.pack(MAGIC, VERSION, header.type, header.suite, 0, *header[2:])
+        front = (MAGIC, VERSION, header.type, header.suite, header.flags)
+        return _FORMAT.pack(*front, *header[2:-1])
     except struct.error as error:
         raise EnvelopeError(Code.FORMAT, f"header field out of range: {error}") from None
 
@@ -115,9 +91,9 @@ def unpack(data: bytes) -> Header:
         raise EnvelopeError(Code.FORMAT, f"magic {magic!r}, expected {MAGIC!r}")
     if version != VERSION:
         raise EnvelopeError(Code.VERSION, f"version {version}, expected {VERSION}")
-    if flags != 0:
-        raise EnvelopeError(Code.FORMAT, f"flags {flags:#06x}, expected none")
-    return Header(kind, number, *rest)
+    if flags & ~_FLAGS.get(kind, 0):
+        raise EnvelopeError(Code.FORMAT, f"flags {flags:#06x} in a message of type {kind}")
+    return Header(kind, number, *rest)._replace(flags=flags)
 
 
 def update_size(chosen: Suite, payload_len: int) -> int:
@@ -132,11 +108,37 @@ def transcript(header: bytes, enc: bytes, payload_digest: bytes) -> bytes:
     return hashlib.sha512(b"".join(parts)).digest()
 
 
+class Exports(NamedTuple):
+    """Secrets that both ends of an envelope share: for replies, and to begin a session with."""
+
+    reply: Secret
+    session: Secret
+
+
+def _exports(context: kem.Context) -> Exports:
+    return Exports(
+        kem.export(context, b"qoejax/v1/reply"), kem.export(context, b"qoejax/v1/session")
+    )
+
+
 class Sealed(NamedTuple):
-    """An envelope and the transcript hash [64] that its sender continues from."""
+    """An envelope, the transcript hash [64] that its sender continues from, and its exports."""
 
     envelope: bytes
     transcript: bytes
+    exports: Exports | None = None
+
+
+def _signed(header: Header, unsafe: bool) -> Suite:
+    """The suite of a signed message; FORMAT or SUITE if it cannot be one."""
+    chosen = suite(header.suite, unsafe)
+    if header.type not in CONTEXTS or header.flags:
+        raise EnvelopeError(
+            Code.FORMAT, f"type {header.type}, expected UPDATE ({UPDATE}) or HELLO ({HELLO})"
+        )
+    if header.type == HELLO and not chosen.sealed:
+        raise EnvelopeError(Code.SUITE, "the plaintext suite has no HELLO: nothing to agree on")
+    return chosen
 
 
 def seal_update(
@@ -147,48 +149,54 @@ def seal_update(
     *,
     unsafe: bool = False,
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> Sealed:
-    """Signs and encrypts one payload to the round's key.
+    """Signs one payload, or HELLO's statement, and encrypts it to the round's key.
 
     Args:
-        header: with type UPDATE and the payload's length.
+        header: with type UPDATE or HELLO and the payload's length.
         payload: encoded leaves.
-        round_key: KEM public key [1216] of the round's announcement.
+        round_key: KEM public key of the round's announcement.
         signer: the sender's ``Identity.sign``.
-        unsafe: allow the plaintext suite.
+        unsafe: allow the plaintext and classical suites.
         clock: collects CPU seconds of kem, hash, sign and aead.
+        provider: which library encapsulates, where it can.
     """
     clock = Clock() if clock is None else clock
-    chosen = suite(header.suite, unsafe)
-    if header.type != UPDATE:
-        raise EnvelopeError(Code.FORMAT, f"type {header.type}, expected UPDATE ({UPDATE})")
+    chosen = _signed(header, unsafe)
     if header.payload_len != len(payload):
         raise EnvelopeError(
             Code.SIZE, f"payload of {len(payload)} bytes, header says {header.payload_len}"
         )
     packed = pack(header)
-    if not chosen.safe:
+    if not chosen.sealed:
         with clock("hash"):
             name = transcript(packed, b"", hashlib.sha512(payload).digest())
         return Sealed(packed + payload, name)
     with clock("kem"):
-        enc, shared = kem.encaps(round_key)
-        context = kem.key_schedule(shared, _INFO + packed, aead_id=chosen.aead_id)
+        enc, shared = kem.encaps(round_key, chosen.kem, suites.kem_provider(chosen, provider))
+        context = _schedule(chosen, shared, packed)
     with clock("hash"):
         name = transcript(packed, enc, hashlib.sha512(payload).digest())
     with clock("sign"):
-        signature = signer(name, UPDATE_CONTEXT)
+        signature = signer(name, CONTEXTS[header.type])
     with clock("aead"):
         sealed = kem.aead_seal(context, chosen.aead_id, signature + payload)
         envelope = b"".join((packed, enc, sealed))
-    return Sealed(envelope, name)
+    return Sealed(envelope, name, _exports(context))
+
+
+def _schedule(chosen: Suite, shared: Secret, packed: bytes) -> kem.Context:
+    number = kem.HYBRIDS[chosen.kem].id
+    return kem.key_schedule(shared, _INFO + packed, number, chosen.aead_id, kdf_id=chosen.kdf_id)
 
 
 class Opened(NamedTuple):
-    """A decrypted UPDATE whose signature holds.
+    """A decrypted message whose signature, or whose session's tag, holds.
 
     ``header_bytes``, ``enc``, ``digest`` (SHA-512 of the payload) and ``signature`` prove to
-    anyone who sent it, without the payload; ``envelope`` is the SHA-256 of all its bytes.
+    anyone who sent it, without the payload; ``envelope`` is the SHA-256 of all its bytes. In a
+    session ``enc`` and ``signature`` are empty and prove nothing.
     """
 
     envelope: bytes
@@ -199,6 +207,7 @@ class Opened(NamedTuple):
     enc: bytes
     digest: bytes
     signature: bytes
+    exports: Exports | None = None
 
 
 def open_update(
@@ -209,44 +218,45 @@ def open_update(
     verifier: str = "pqcrypto",
     unsafe: bool = False,
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> Opened:
     """Decrypts, then verifies; DECRYPT or SIGNATURE.
 
     Args:
         data: the envelope; its length is checked again, so this is safe on its own.
         secret: the round's KEM secret key.
-        sender_key: public key [1952] that the registry holds for ``header.sender``.
-        verifier: name of the ML-DSA implementation.
-        unsafe: allow the plaintext suite.
+        sender_key: public key that the registry holds for ``header.sender``.
+        verifier: name of the provider that verifies.
+        unsafe: allow the plaintext and classical suites.
         clock: collects CPU seconds of kem, aead, hash and verify.
+        provider: which library made the round's key.
     """
     clock = Clock() if clock is None else clock
     header = unpack(data)
-    if header.type != UPDATE:
-        raise EnvelopeError(Code.FORMAT, f"type {header.type}, expected UPDATE ({UPDATE})")
-    chosen = suite(header.suite, unsafe)
+    chosen = _signed(header, unsafe)
     if len(data) != update_size(chosen, header.payload_len):
         raise EnvelopeError(
             Code.SIZE, f"{len(data)} bytes, expected {update_size(chosen, header.payload_len)}"
         )
     packed, enc = data[:HEADER_SIZE], data[HEADER_SIZE : HEADER_SIZE + chosen.enc_size]
-    if chosen.safe:
+    plain, exports = data[HEADER_SIZE:], None
+    if chosen.sealed:
         with clock("kem"):
-            shared = kem.decaps(secret, enc)
-            context = kem.key_schedule(shared, _INFO + packed, aead_id=chosen.aead_id)
+            shared = kem.decaps(secret, enc, chosen.kem, suites.kem_provider(chosen, provider))
+            context = _schedule(chosen, shared, packed)
         with clock("aead"):
             plain = kem.aead_open(context, chosen.aead_id, data[HEADER_SIZE + chosen.enc_size :])
-    else:
-        plain = data[HEADER_SIZE:]
+        exports = _exports(context)
     signature, payload = plain[: chosen.signature_size], plain[chosen.signature_size :]
     with clock("hash"):
         whole, digest = hashlib.sha256(data).digest(), hashlib.sha512(payload).digest()
         name = transcript(packed, enc, digest)
-    if chosen.safe:
+    if chosen.sealed:
         with clock("verify"):
-            good = sign.provider(verifier).verify(sender_key, name, signature, UPDATE_CONTEXT)
+            verify = sign.provider(verifier, chosen.scheme).verify
+            good = verify(sender_key, name, signature, CONTEXTS[header.type])
         if not good:
             raise EnvelopeError(
                 Code.SIGNATURE, f"client {header.sender.hex()}: signature does not verify"
             )
-    return Opened(whole, header, payload, name, packed, enc, digest, signature)
+    return Opened(whole, header, payload, name, packed, enc, digest, signature, exports)

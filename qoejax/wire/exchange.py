@@ -10,74 +10,36 @@ import functools
 import math
 import os
 import pathlib
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from qoejax.wire import announce, client, codec, envelope, kem, keyfile, keys, pool, server, sign
+from qoejax.wire import (
+    announce,
+    broadcast,
+    client,
+    codec,
+    envelope,
+    kem,
+    keyfile,
+    keys,
+    manifest,
+    pool,
+    revocation,
+    server,
+    sign,
+    suites,
+)
 from qoejax.wire import worker as tasks
 from qoejax.wire.clock import Clock
-from qoejax.wire.errors import Code, EnvelopeError
+from qoejax.wire.fleet import Fleet
+from qoejax.wire.log.records import Facts
+from qoejax.wire.pipeline import Pipeline
 from qoejax.wire.secret import Secret
+from qoejax.wire.tally import RoundResult, Tally, Tamper
 
-Tamper = Callable[[int, bytes], bytes]
-"""``(client, envelope) -> bytes``: what a network does between the two ends."""
-
-
-class RoundResult(NamedTuple):
-    """What came out of a round.
-
-    Attributes:
-        payloads: accepted payloads by client.
-        n_samples: what the accepted clients signed as their number of examples.
-        rejected: code by client in whose place something was refused.
-        messages: the refusals in words, by client.
-        duplicates: envelopes that arrived again unchanged, or sealed again with the same content.
-        evidence: pairs of signed messages that claim one slot.
-        bytes_up: bytes of envelopes that reached the server.
-        bytes_down: bytes of announcements sent to those invited.
-        seconds: CPU seconds of kem, sign, verify, aead, hash, codec (primitives); seal, open,
-            check, announce (whole steps); and wall-clock seconds: wall (begin to finish), wait
-            (blocked in ``finish_round``).
-        announcement: digest [32] that every accepted update names.
-        slots: signed proof of each accepted update, by client.
-    """
-
-    payloads: dict[int, bytes]
-    n_samples: dict[int, int]
-    rejected: dict[int, Code]
-    messages: dict[int, str]
-    duplicates: int
-    evidence: tuple[tuple[server.Slot, server.Slot], ...]
-    bytes_up: int
-    bytes_down: int
-    seconds: dict[str, float]
-    announcement: bytes
-    slots: dict[int, server.Slot]
-
-
-class _Open:
-    """An open round: what is fixed, what was collected, and how much is still under way."""
-
-    def __init__(self, rnd: server.Round, secret: Secret, bytes_down: int, tamper: Tamper | None):
-        self.round = rnd
-        self.secret = secret
-        self.tamper = tamper
-        self.bytes_down = bytes_down
-        self.bytes_up = 0
-        self.start = time.perf_counter()
-        self.submitted: set[int] = set()
-        self.sealed: dict[int, envelope.Sealed] = {}
-        self.payloads: dict[int, bytes] = {}
-        self.n_samples: dict[int, int] = {}
-        self.rejected: dict[int, EnvelopeError] = {}
-        self.duplicates = 0
-        self.clock = Clock()
-        self.pending = 0
-        self.failure: BaseException | None = None
+__all__ = ["Exchange", "RoundResult", "Tamper"]
 
 
 class Exchange:
@@ -88,7 +50,7 @@ class Exchange:
     Args:
         clients: number of clients, named 0 to N-1.
         spec: layout of an update.
-        signer: ML-DSA implementation for all: "pqcrypto" or "openssl".
+        signer: provider that signs and verifies for all: "pqcrypto" or "openssl".
         workers: threads or processes that seal and open.
         mode: "threads" or "processes"; by default processes for pqcrypto, which holds the
             interpreter lock while it signs, and threads for openssl.
@@ -99,7 +61,10 @@ class Exchange:
         passphrase: encrypts the key files.
         plain_keys: keep readable key files instead; only with ``passphrase=None``.
         suite: number of the suite.
-        unsafe: allow the plaintext suite.
+        session: rounds that a session lasts; 0 signs every update instead.
+        confidential: encrypt the model to those who take part.
+        kem_provider: library of the KEM; HQC and SNTRUP are always pqcrypto's.
+        unsafe: allow the plaintext and classical suites.
         tamper: stands for the network; None delivers as sent.
         state: what ``state`` returned earlier; identities must be the same.
 
@@ -124,42 +89,41 @@ class Exchange:
         passphrase: bytes | None = None,
         plain_keys: bool = False,
         suite: int = envelope.DEFAULT,
+        session: int = 0,
+        confidential: bool = False,
+        kem_provider: str = "pqcrypto",
         unsafe: bool = False,
         tamper: Tamper | None = None,
         state: dict[str, np.ndarray] | None = None,
     ):
-        if clients < 1:
-            raise ValueError(f"clients must be at least 1, got {clients}")
-        if not max_norm > 0:
-            raise ValueError(f"max_norm must be positive, got {max_norm}")
-        if run_id is not None and len(run_id) != 16:
-            raise ValueError(f"run_id has 16 bytes, got {len(run_id)}")
-        envelope.suite(suite, unsafe)
-        kem.self_test()
-        sign.self_test(signer)
+        chosen = envelope.suite(suite, unsafe)
+        _check(clients, max_norm, run_id, session)
+        if not chosen.sealed and (session or confidential):
+            raise ValueError("the plaintext suite has neither sessions nor confidential models")
+        self._kem_provider = suites.kem_provider(chosen, kem_provider)
+        _self_test(chosen, signer, self._kem_provider)
         self.tamper = tamper
         self.run_id = os.urandom(16) if run_id is None else run_id
-        self._spec, self._suite, self._unsafe, self._verifier = spec, suite, unsafe, signer
-        self._caps = announce.Caps(float(max_norm), max_samples)
-        files = {
-            n: None if key_dir is None else key_dir / f"{n}.key" for n in ("server", "clients")
-        }
-        get = functools.partial(keyfile.obtain, passphrase=passphrase, plain=plain_keys)
+        self._spec, self._suite, self._unsafe, self._verifier = spec, chosen, unsafe, signer
+        self._caps = announce.Caps(float(max_norm), max_samples, session=session)
+        self._confidential = confidential
+        get = functools.partial(
+            keyfile.obtain, passphrase=passphrase, plain=plain_keys, scheme=chosen.scheme
+        )
+        files = {n: key_dir and key_dir / f"{n}.key" for n in ("server", "clients")}
         (self._server,) = get(files["server"], signer, 1)
-        self._ids = get(files["clients"], signer, clients)
-        self._index = {identity.id: i for i, identity in enumerate(self._ids)}
-        entries = [keys.enrol(identity, (suite,)) for identity in self._ids]
+        self._fleet = Fleet(get(files["clients"], signer, clients), session > 0)
+        entries = [keys.enrol(identity, (suite,)) for identity in self._fleet.ids]
         self._registry = keys.register(entries, verifier=signer)
-        self._chains = [client.Chain() for _ in self._ids]
-        self._state = server.State({}, {})
+        self.manifest, self._agreed = self._agree()
+        self._notices, self._issued = client.Chain(), []
         self._last = (-1, announce.ZERO)
-        if state is not None:
-            self._restore(state)
-        self._open: _Open | None = None
-        self._changed = threading.Condition()
-        setup = tasks.Setup(self._ids, spec, signer, unsafe)
+        known = {} if state is None else self._restore(state)
+        self._open: Tally | None = None
+        setup = tasks.Setup(self._fleet.ids, spec, signer, unsafe, self._kem_provider)
         mode = mode or ("processes" if signer == "pqcrypto" else "threads")
         self._pool = pool.start(setup, workers, mode)
+        self._line = Pipeline(self._pool, self._fleet, server.State(known, {}))
 
     def __enter__(self) -> "Exchange":
         return self
@@ -172,12 +136,40 @@ class Exchange:
         self._open = None
         self._pool.close()
 
-    def revoke(self, index: int) -> None:
-        """Refuses a client from now on, in the open round too."""
-        with self._changed:
-            self._registry = keys.revoke(self._registry, self._ids[index].id)
+    def _agree(self) -> tuple[bytes, manifest.Manifest]:
+        """The run's manifest, signed by the server and read back as a client does."""
+        facts = manifest.Manifest(
+            run=self.run_id,
+            server=self._server.id,
+            suite=self._suite.id,
+            tree_spec=codec.spec_digest(self._spec),
+            session=self._caps.session,
+            confidential=self._confidential,
+        )
+        data = manifest.publish(self._server, facts)
+        key, verifier = self._server.public, self._verifier
+        return data, manifest.read(data, key, verifier=verifier, unsafe=self._unsafe)
+
+    def facts(self) -> Facts:
+        """What a log needs to check everything that the exchange says."""
+        server, ids = self._server.public, tuple(self._fleet.index)
+        notices = tuple(self._issued)
+        return Facts(self.run_id, self.manifest, server, self._registry, notices, ids)
+
+    def revoke(self, index: int) -> bytes:
+        """Refuses a client from now on, in the open round too; returns the signed notice."""
+        common = (self.run_id, self._suite.id, self._notices)
+        subject = self._fleet.ids[index].id
+        data, _ = revocation.seal(self._server, *common, subject, 1)
+        with self._line.changed:
+            notice, self._notices = revocation.read(
+                data, self._server.public, *common, verifier=self._verifier
+            )
+            self._registry = keys.revoke(self._registry, notice.subject)
+            self._issued.append(data)
             if self._open is not None:
                 self._open.round = self._open.round._replace(registry=self._registry)
+        return data
 
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint needs to continue every chain; only between rounds."""
@@ -187,20 +179,14 @@ class Exchange:
             "round": np.array(self._last[0], np.int64),
             "announce": _array(self._last[1]),
             "registry": _array(keys.registry_digest(self._registry)),
-            "seq": np.array([chain.seq for chain in self._chains], np.uint32),
-            "prev": np.stack([_array(chain.prev) for chain in self._chains]),
+            **self._fleet.state(),
         }
 
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
+    def _restore(self, state: dict[str, np.ndarray]) -> dict[bytes, client.Chain]:
         if bytes(state["registry"].tobytes()) != keys.registry_digest(self._registry):
             raise ValueError("the saved exchange belongs to other client identities")
         self._last = (int(state["round"]), state["announce"].tobytes())
-        self._chains = [
-            client.Chain(int(seq), prev.tobytes())
-            for seq, prev in zip(state["seq"], state["prev"], strict=True)
-        ]
-        chains = {i.id: chain for i, chain in zip(self._ids, self._chains, strict=True)}
-        self._state = server.State(chains, {})
+        return self._fleet.restore(state)
 
     def begin_round(
         self,
@@ -209,6 +195,7 @@ class Exchange:
         invited: Sequence[int] | None = None,
         *,
         deadline: int = 0,
+        log: bytes = b"",
     ) -> bytes:
         """Announces round ``number`` with the encoded base model; returns the announcement.
 
@@ -217,44 +204,83 @@ class Exchange:
             model: encoded base model; clients check that they got it whole.
             invited: clients that may answer, by default all.
             deadline: Unix seconds after which updates are refused; 0 for none.
+            log: checkpoint of the transparency log, as the announcement is to name it.
         """
         if self._open is not None:
             raise ValueError(f"round {number}: the round before is still open")
         clock = Clock()
         with clock("announce"):
-            ids = [i.id for i in self._ids]
-            chosen = frozenset(ids if invited is None else (ids[i] for i in invited))
-            public, secret = kem.keygen()
-            facts = announce.Announce(
-                run=self.run_id,
-                round=number,
-                suite=self._suite,
-                previous=self._last[1],
-                base_model=codec.model_digest(model),
-                tree_spec=codec.spec_digest(self._spec),
-                round_key=public,
-                registry=keys.registry_digest(self._registry),
-                clients=keys.clients_digest(chosen),
-                deadline=deadline,
-                caps=self._caps,
-                log=b"",
-            )
-            data, _ = announce.publish(self._server, facts, model)
+            ids = [i.id for i in self._fleet.ids]
+            who = range(len(ids)) if invited is None else invited
+            chosen = frozenset(ids[i] for i in who)
+            public, secret = b"", Secret(b"")
+            if self._suite.sealed:
+                public, secret = kem.keygen(self._suite.kem, self._kem_provider)
+            facts = self._facts(number, model, chosen, public)
+            facts = facts._replace(deadline=deadline, log=log)
+            model_key = broadcast.new_key() if self._confidential else None
+            data, _ = announce.publish(self._server, facts, model, model_key)
             told = announce.read(
                 data,
                 self._server.public,
                 self.run_id,
                 self._last,
+                agreed=self._agreed,
                 verifier=self._verifier,
                 unsafe=self._unsafe,
                 clock=clock,
             )
         rnd = server.Round(told, self._spec, self._registry, chosen, self._unsafe)
         self._last = (number, told.digest)
-        self._state = server.open_round(self._state)
-        self._open = _Open(rnd, secret, len(data) * len(chosen), self.tamper)
+        self._line.state = server.open_round(self._line.state)
+        self._open = Tally(rnd, secret, len(data) * len(chosen), self.tamper)
         self._open.clock.add(clock.seconds)
+        self._greet(self._open, who)
+        if model_key is not None:
+            self._hand_out(self._open, who, model_key)
         return data
+
+    def _facts(
+        self, number: int, model: bytes, chosen: frozenset[bytes], round_key: bytes
+    ) -> announce.Announce:
+        return announce.Announce(
+            run=self.run_id,
+            round=number,
+            suite=self._suite.id,
+            previous=self._last[1],
+            base_model=codec.model_digest(model),
+            tree_spec=codec.spec_digest(self._spec),
+            round_key=round_key,
+            registry=keys.registry_digest(self._registry),
+            clients=keys.clients_digest(chosen),
+            deadline=0,
+            caps=self._caps,
+            log=b"",
+        )
+
+    def _greet(self, rnd: Tally, who: Sequence[int]) -> None:
+        """HELLO from every client that has no session, or no reply key, and needs one."""
+        told, now = rnd.round.announced, int(time.time())
+        for index in who:
+            if self._fleet.must_greet(index, told, now):
+                header, payload = self._fleet.hello(index, told)
+                self._line.send(rnd, index, "seal", index, header, payload, told.announce.round_key)
+        self._line.settle(rnd)
+
+    def _hand_out(self, rnd: Tally, who: Sequence[int], model_key: Secret) -> None:
+        """The model's key to each client; the first who gets it decrypts the model for all."""
+        told, revealed = rnd.round.announced, False
+        with rnd.clock("broadcast"):
+            for index in who:
+                reply = self._line.state.replies.get(self._fleet.ids[index].id)
+                if reply is None:  # its HELLO was refused
+                    continue
+                granted = broadcast.grant(reply, told.digest, model_key)
+                rnd.bytes_down += len(granted)
+                key = self._fleet.granted(index, told, granted)
+                if not revealed:
+                    announce.reveal(told, key)
+                    revealed = True
 
     def submit(self, index: int, payload: bytes, n_samples: int) -> None:
         """Hands one client's payload over and returns at once; it is sealed, sent and opened.
@@ -265,25 +291,20 @@ class Exchange:
             pool.WorkerError: a worker died.
         """
         rnd = self._round()
-        if not 0 <= index < len(self._ids):
-            raise ValueError(f"client {index}: there are clients 0 to {len(self._ids) - 1}")
+        if not 0 <= index < len(self._fleet.ids):
+            raise ValueError(f"client {index}: there are clients 0 to {len(self._fleet.ids) - 1}")
         if index in rnd.submitted:
             raise ValueError(f"client {index} submitted already in this round")
         codec.decode(self._spec, payload)
-        header = client.update_header(
-            rnd.round.announced,
-            self._ids[index].id,
-            0,
-            self._chains[index],
-            n_samples,
-            len(payload),
-        )
-        round_key = rnd.round.announced.announce.round_key
-        future = self._pool.submit("seal", index, header, payload, round_key)
         rnd.submitted.add(index)
-        with self._changed:
-            rnd.pending += 1
-        future.add_done_callback(functools.partial(self._step, self._sealed, rnd, index))
+        if index in rnd.rejected:  # its HELLO was refused
+            return
+        told = rnd.round.announced
+        header, key = self._fleet.update(index, told, n_samples, len(payload))
+        if key is not None:
+            self._line.send(rnd, index, "seal_in_session", header, payload, key.expose())
+        else:
+            self._line.send(rnd, index, "seal", index, header, payload, told.announce.round_key)
 
     def finish_round(self) -> RoundResult:
         """Waits until every submitted update was opened or refused, then closes the round.
@@ -293,27 +314,12 @@ class Exchange:
         """
         rnd = self._round()
         start = time.perf_counter()
-        with self._changed:
-            while rnd.pending:
-                self._changed.wait()
-        self._open = None
-        if rnd.failure is not None:
-            raise rnd.failure
-        end = time.perf_counter()
-        seconds = rnd.clock.seconds | {"wall": end - rnd.start, "wait": end - start}
-        return RoundResult(
-            payloads=dict(sorted(rnd.payloads.items())),
-            n_samples=dict(sorted(rnd.n_samples.items())),
-            rejected={i: rnd.rejected[i].code for i in sorted(rnd.rejected)},
-            messages={i: str(rnd.rejected[i]) for i in sorted(rnd.rejected)},
-            duplicates=rnd.duplicates,
-            evidence=tuple(e.evidence for e in rnd.rejected.values() if e.evidence is not None),
-            bytes_up=rnd.bytes_up,
-            bytes_down=rnd.bytes_down,
-            seconds=seconds,
-            announcement=rnd.round.announced.digest,
-            slots={self._index[sender]: s for (sender, _), s in self._state.slots.items()},
-        )
+        try:
+            self._line.settle(rnd)
+        finally:
+            self._open = None
+        wait = time.perf_counter() - start
+        return rnd.result(self._fleet.index, self._line.state.slots, wait)
 
     def round(
         self, number: int, model: bytes, payloads: dict[int, bytes], n_samples: dict[int, int]
@@ -324,72 +330,27 @@ class Exchange:
             self.submit(index, payload, n_samples[index])
         return self.finish_round()
 
-    def _round(self) -> _Open:
+    def _round(self) -> Tally:
         if self._open is None:
             raise ValueError("no round is open; begin_round first")
         return self._open
 
-    def _step(self, step: Callable[..., bool], rnd: _Open, index: int, future: Any) -> None:
-        """Runs one stage in the pool's thread; whatever it raises ends up in the round."""
-        done = True
-        try:
-            result = future.result()
-            with self._changed:
-                if isinstance(result, tasks.Refused):
-                    rnd.clock.add(result.seconds)
-                    raise EnvelopeError(result.code, result.message)
-                done = step(rnd, index, *result)
-        except EnvelopeError as error:
-            rnd.rejected[index] = error
-        except BaseException as error:
-            rnd.failure = rnd.failure or error
-        finally:
-            if done:
-                with self._changed:
-                    rnd.pending -= 1
-                    self._changed.notify_all()
 
-    def _sealed(
-        self, rnd: _Open, index: int, sealed: envelope.Sealed, seconds: dict[str, float]
-    ) -> bool:
-        """After sealing: the network, then the checks before decryption."""
-        rnd.clock.add(seconds)
-        rnd.sealed[index] = sealed
-        data = sealed.envelope if rnd.tamper is None else rnd.tamper(index, sealed.envelope)
-        rnd.bytes_up += len(data)
-        with rnd.clock("check"):
-            sender_key = server.precheck(rnd.round, self._state, data, int(time.time()))
-        if sender_key is None:
-            rnd.duplicates += 1
-            return True
-        facts = rnd.round.announced.announce
-        future = self._pool.submit("open", data, facts, rnd.secret.expose(), sender_key)
-        future.add_done_callback(functools.partial(self._step, self._opened, rnd, index))
-        return False
+def _check(clients: int, max_norm: float, run_id: bytes | None, session: int) -> None:
+    if clients < 1:
+        raise ValueError(f"clients must be at least 1, got {clients}")
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    if run_id is not None and len(run_id) != 16:
+        raise ValueError(f"run_id has 16 bytes, got {len(run_id)}")
+    if session < 0:
+        raise ValueError(f"session must be 0 or more rounds, got {session}")
 
-    def _opened(
-        self,
-        rnd: _Open,
-        index: int,
-        opened: envelope.Opened,
-        seconds: dict[str, float],
-    ) -> bool:
-        """After opening: the slot, the payload, and the sender's chain."""
-        rnd.clock.add(seconds)
-        with rnd.clock("check"):
-            self._state, outcome = server.commit(rnd.round, self._state, opened)
-        if outcome == "duplicate":
-            rnd.duplicates += 1
-            return True
-        sender = self._index[opened.header.sender]
-        rnd.payloads[sender] = opened.payload
-        rnd.n_samples[sender] = opened.header.n_samples
-        # The acknowledgement names a transcript: a client whose clone was quicker stays behind,
-        # and its next message is refused.
-        own = rnd.sealed.get(sender)
-        if own is not None and own.transcript == opened.transcript:
-            self._chains[sender] = client.advance(self._chains[sender], own.transcript)
-        return True
+
+def _self_test(chosen: suites.Suite, signer: str, kem_provider: str) -> None:
+    if chosen.sealed:
+        kem.self_test(chosen.kem, kem_provider)
+    sign.self_test(signer, chosen.scheme)
 
 
 def _array(data: bytes) -> np.ndarray:

@@ -14,7 +14,7 @@ import pathlib
 import secrets
 import stat
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from qoejax.wire import cbor, sign
 from qoejax.wire.errors import EnvelopeError
-from qoejax.wire.keys import Identity, generate
+from qoejax.wire.keys import Identity, generate, key_id
 from qoejax.wire.secret import Secret
 
 _MAGIC = b"QJXKEY1\n"
+_ENCRYPTED, _PLAIN = "scrypt-aes256gcm", "plain"
 _COST = {"n": 1 << 15, "r": 8, "p": 1}
 """scrypt: 32 MiB and about 0.1 s for a guess."""
 _MOST = {"n": 1 << 18, "r": 8, "p": 4}
@@ -34,6 +35,22 @@ _MAX_FILE = 64 << 20
 
 class KeyFileError(ValueError):
     """A key file is missing, too open, damaged, or the passphrase is wrong; names the file."""
+
+
+class Pair(NamedTuple):
+    """A public key and the secret key that belongs to it, in the provider's own form."""
+
+    public: bytes
+    secret: Secret
+
+
+class Facts(NamedTuple):
+    """What a key file says without its passphrase."""
+
+    algorithm: str
+    provider: str
+    protection: str
+    public: tuple[bytes, ...]
 
 
 def save(
@@ -51,18 +68,34 @@ def save(
         passphrase: encrypts the secret keys.
         plain: store them readable instead; only together with ``passphrase=None``.
     """
+    kinds = {(identity.provider, identity.scheme) for identity in identities}
+    if len(kinds) != 1:
+        names = sorted({name for name, _ in kinds})
+        raise KeyFileError(f"{path}: expected identities of one provider and scheme, got {names}")
+    ((provider, scheme),) = kinds
+    pairs = [Pair(identity.public, identity.secret) for identity in identities]
+    save_pairs(path, scheme, provider, pairs, passphrase, plain=plain)
+
+
+def save_pairs(
+    path: pathlib.Path,
+    algorithm: str,
+    provider: str,
+    pairs: Sequence[Pair],
+    passphrase: bytes | None,
+    *,
+    plain: bool = False,
+) -> None:
+    """Writes key pairs of any algorithm; as ``save``."""
     if (passphrase is None) != plain or passphrase == b"":
         raise KeyFileError(f"{path}: give either a passphrase or plain=True")
-    providers = {identity.provider for identity in identities}
-    if len(providers) != 1:
-        raise KeyFileError(f"{path}: expected identities of one provider, got {sorted(providers)}")
     header: dict[str, Any] = {
-        "algorithm": "ml-dsa-65",
-        "protection": "plain" if plain else "scrypt-aes256gcm",
-        "provider": providers.pop(),
-        "public": [identity.public for identity in identities],
+        "algorithm": algorithm,
+        "protection": _PLAIN if plain else _ENCRYPTED,
+        "provider": provider,
+        "public": [pair.public for pair in pairs],
     }
-    body = cbor.encode([identity.secret.expose() for identity in identities])
+    body = cbor.encode([pair.secret.expose() for pair in pairs])
     if passphrase is not None:
         header |= {"salt": secrets.token_bytes(16), "nonce": secrets.token_bytes(12), **_COST}
     packed = cbor.encode(header)
@@ -74,10 +107,21 @@ def save(
 
 def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity, ...]:
     """Identities of a file, each checked by a fresh signature; KeyFileError names what is wrong."""
+    scheme = inspect(path).algorithm
+    provider, pairs = load_pairs(path, scheme, passphrase)
+    return tuple(Identity(provider, *pair, scheme) for pair in pairs)
+
+
+def load_pairs(
+    path: pathlib.Path, algorithm: str, passphrase: bytes | None = None
+) -> tuple[str, tuple[Pair, ...]]:
+    """Provider and key pairs of a file of one algorithm; as ``load``."""
     data = _read(path)
     try:
         header, front, body = _split(data)
-        encrypted = header["protection"] == "scrypt-aes256gcm"
+        encrypted = header["protection"] == _ENCRYPTED
+        if header["algorithm"] != algorithm:
+            raise KeyFileError(f"{path}: holds {header['algorithm']} keys, expected {algorithm}")
         if encrypted and passphrase is None:
             raise KeyFileError(f"{path}: encrypted, and no passphrase was given")
         if not encrypted and passphrase is not None:
@@ -86,8 +130,11 @@ def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity,
             if any(not 0 < header[name] <= most for name, most in _MOST.items()):
                 raise KeyFileError(f"{path}: scrypt parameters out of bounds")
             body = AESGCM(_derive(header, passphrase)).decrypt(header["nonce"], body, front)
-        pairs = list(zip(header["public"], cbor.decode(body), strict=True))
-        found = tuple(Identity(header["provider"], pk, Secret(sk)) for pk, sk in pairs)
+        pairs = tuple(
+            Pair(public, Secret(secret))
+            for public, secret in zip(header["public"], cbor.decode(body), strict=True)
+        )
+        good = [sign.consistent(header["provider"], *pair, algorithm) for pair in pairs]
     except InvalidTag:
         raise KeyFileError(f"{path}: wrong passphrase, or the file was altered") from None
     except KeyFileError:
@@ -95,10 +142,26 @@ def load(path: pathlib.Path, passphrase: bytes | None = None) -> tuple[Identity,
     except (EnvelopeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
         # No cause attached: a parser's message could quote key bytes.
         raise KeyFileError(f"{path}: not a key file, or damaged") from None
-    for identity in found:
-        if not sign.consistent(identity.provider, identity.public, identity.secret):
-            raise KeyFileError(f"{path}: secret key does not match {identity.id.hex()}")
-    return found
+    if not all(good):
+        odd = pairs[good.index(False)]
+        raise KeyFileError(f"{path}: secret key does not match {key_id(odd.public).hex()}")
+    return header["provider"], pairs
+
+
+def inspect(path: pathlib.Path) -> Facts:
+    """What a key file says in the clear; modes are checked, no secret is read."""
+    try:
+        header, _, _ = _split(_read(path))
+        facts = Facts(
+            header["algorithm"], header["provider"], header["protection"], tuple(header["public"])
+        )
+    except KeyFileError:
+        raise
+    except (EnvelopeError, KeyError, TypeError, ValueError, IndexError):
+        raise KeyFileError(f"{path}: not a key file, or damaged") from None
+    if not all(isinstance(public, bytes) for public in facts.public):
+        raise KeyFileError(f"{path}: not a key file, or damaged")
+    return facts
 
 
 def obtain(
@@ -108,13 +171,14 @@ def obtain(
     passphrase: bytes | None = None,
     *,
     plain: bool = False,
+    scheme: str = sign.DEFAULT,
 ) -> tuple[Identity, ...]:
     """``count`` identities of ``provider``: from ``path`` if it exists, else new and saved there.
 
     Without a path they live in memory only.
     """
     if path is None or not path.exists():
-        found = tuple(generate(provider) for _ in range(count))
+        found = tuple(generate(provider, scheme) for _ in range(count))
         if path is not None:
             save(path, found, passphrase, plain=plain)
         return found
@@ -124,6 +188,8 @@ def obtain(
         raise KeyFileError(
             f"{path}: holds {len(found)} keys of {kinds}, expected {count} of {provider!r}"
         )
+    if found[0].scheme != scheme:
+        raise KeyFileError(f"{path}: holds {found[0].scheme} keys, expected {scheme}")
     return found
 
 
@@ -139,11 +205,11 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     end = start + int.from_bytes(data[len(_MAGIC) : start], "big")
     header = cbor.decode(data[start:end])
     fields = {"algorithm", "protection", "provider", "public"}
-    if header["protection"] == "scrypt-aes256gcm":
+    if header["protection"] == _ENCRYPTED:
         fields |= {"salt", "nonce", *_COST}
-    elif header["protection"] != "plain":
+    elif header["protection"] != _PLAIN:
         raise ValueError("protection")
-    if set(header) != fields or header["algorithm"] != "ml-dsa-65":
+    if set(header) != fields or header["algorithm"] not in sign.SCHEMES:
         raise ValueError("fields")
     return header, data[:end], data[end:]
 

@@ -1,15 +1,15 @@
 """Identities that sign, and the registry of those whom a server accepts.
 
-An identity is an ML-DSA-65 key pair; its id is SHA-256 of the public key, first 16 bytes. An
-entry of the registry carries a proof of possession: a signature over the entry itself, so nobody
-enrols a key that they cannot use.
+An identity is a key pair of one signature scheme, ML-DSA-65 by default; its id is SHA-256 of the
+public key, first 16 bytes. An entry of the registry carries a proof of possession: a signature
+over the entry itself, so nobody enrols a key that they cannot use.
 """
 
 import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
-from qoejax.wire import cbor, sign
+from qoejax.wire import cbor, sign, suites
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.secret import Secret
 
@@ -28,22 +28,24 @@ class Identity:
 
     Attributes:
         provider: name of the implementation that holds the secret key.
-        public: public key [1952].
+        public: public key.
         secret: secret key, in the provider's own form.
+        scheme: of ``sign.SCHEMES``.
         id: id [16] of the public key.
     """
 
-    __slots__ = ("_sign", "id", "provider", "public", "secret")
+    __slots__ = ("_sign", "id", "provider", "public", "scheme", "secret")
 
-    def __init__(self, provider: str, public: bytes, secret: Secret):
+    def __init__(self, provider: str, public: bytes, secret: Secret, scheme: str = sign.DEFAULT):
         self.provider = provider
         self.public = public
         self.secret = secret
+        self.scheme = scheme
         self.id = key_id(public)
-        self._sign = sign.provider(provider).signer(secret)
+        self._sign = sign.provider(provider, scheme).signer(secret)
 
     def sign(self, message: bytes, context: bytes) -> bytes:
-        """Signature [3309]; SIGN_EXHAUSTED or RNG when the signer cannot."""
+        """Signature; SIGN_EXHAUSTED or RNG when the signer cannot."""
         return self._sign(message, context)
 
     def __repr__(self) -> str:
@@ -53,9 +55,10 @@ class Identity:
         raise TypeError("an Identity is not pickled: write it with keyfile.save")
 
 
-def generate(provider: str) -> Identity:
+def generate(provider: str, scheme: str = sign.DEFAULT) -> Identity:
     """A fresh identity."""
-    return Identity(provider, *sign.provider(provider).generate())
+    public, secret = sign.provider(provider, scheme).generate()
+    return Identity(provider, public, secret, scheme)
 
 
 class Entry(NamedTuple):
@@ -94,22 +97,24 @@ def _statement(entry: Entry) -> dict[str, cbor.Value]:
 
 def enrol(
     identity: Identity,
-    suites: tuple[int, ...],
+    suite_ids: tuple[int, ...],
     valid_from: int = 0,
     valid_to: int = FOREVER,
     epoch: int = 0,
 ) -> Entry:
-    """An entry for ``identity`` with its proof of possession."""
-    entry = Entry(identity.public, suites, valid_from, valid_to, epoch, b"")
+    """An entry with its proof of possession; SUITE unless the suites sign with such a key."""
+    if suites.scheme_of(suite_ids) != identity.scheme:
+        raise EnvelopeError(Code.SUITE, f"a {identity.scheme} key does not sign for these suites")
+    entry = Entry(identity.public, suite_ids, valid_from, valid_to, epoch, b"")
     return entry._replace(proof=identity.sign(cbor.encode(_statement(entry)), ENROL_CONTEXT))
 
 
 def register(entries: Iterable[Entry], verifier: str = "pqcrypto") -> Registry:
     """A registry of entries whose proofs hold; SIGNATURE or SENDER names the one that fails."""
-    verify = sign.provider(verifier).verify
     found: dict[bytes, Entry] = {}
     for entry in entries:
         message = cbor.encode(_statement(entry))
+        verify = sign.provider(verifier, suites.scheme_of(entry.suites)).verify
         if not verify(entry.public, message, entry.proof, ENROL_CONTEXT):
             raise EnvelopeError(
                 Code.SIGNATURE, f"client {entry.id.hex()}: proof of possession does not verify"

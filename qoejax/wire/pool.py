@@ -28,7 +28,8 @@ class Pool(NamedTuple):
     """Where tasks run.
 
     Attributes:
-        submit: ``submit(task, *arguments)`` gives a future.
+        submit: ``submit(task, *arguments, then=None)`` gives a future; ``then`` is called with it
+            once it is done, never in the thread that submits.
         close: ends the workers and drops what is not yet done.
         pids: ids of the worker processes, none for threads.
     """
@@ -36,6 +37,16 @@ class Pool(NamedTuple):
     submit: Callable[..., futures.Future]
     close: Callable[[], None]
     pids: tuple[int, ...] = ()
+
+
+Then = Callable[[futures.Future], object]
+
+
+def _future(then: Then | None) -> futures.Future:
+    future: futures.Future = futures.Future()
+    if then is not None:
+        future.add_done_callback(then)
+    return future
 
 
 def start(setup: worker.Setup, workers: int, mode: str) -> Pool:
@@ -50,8 +61,17 @@ def start(setup: worker.Setup, workers: int, mode: str) -> Pool:
 def _threads(setup: worker.Setup, workers: int) -> Pool:
     executor = futures.ThreadPoolExecutor(workers, thread_name_prefix="wire")
 
-    def submit(task: str, *arguments: Any) -> futures.Future:
-        return executor.submit(worker.TASKS[task], setup, *arguments)
+    def run(future: futures.Future, task: str, arguments: tuple) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(worker.TASKS[task](setup, *arguments))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def submit(task: str, *arguments: Any, then: Then | None = None) -> futures.Future:
+        future = _future(then)
+        executor.submit(run, future, task, arguments)
+        return future
 
     return Pool(submit, lambda: executor.shutdown(wait=True, cancel_futures=True))
 
@@ -121,12 +141,12 @@ def _processes(setup: worker.Setup, workers: int) -> Pool:
     for thread in threads:
         thread.start()
 
-    def submit(task: str, *arguments: Any) -> futures.Future:
+    def submit(task: str, *arguments: Any, then: Then | None = None) -> futures.Future:
         if closing.is_set():
             raise WorkerError("the pool is closed")
         if broken:
             raise broken[0]
-        future: futures.Future = futures.Future()
+        future = _future(then)
         jobs.put(_Job(future, task, arguments))
         if broken:  # a worker may have died between the two lines above
             _fail(jobs, broken[0])

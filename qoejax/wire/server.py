@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from qoejax.wire import codec, envelope, keys, sign
+from qoejax.wire import codec, envelope, keys, session, sign
 from qoejax.wire.announce import Announce, Announced
-from qoejax.wire.client import Chain, advance
+from qoejax.wire.client import Chain
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Opened
 from qoejax.wire.errors import Code, EnvelopeError
@@ -43,7 +43,8 @@ class Round(NamedTuple):
 class Slot(NamedTuple):
     """What was accepted for one (run, round, sender, seq): enough to convict a second claim.
 
-    ``envelope`` is its SHA-256; the rest is as in ``envelope.Opened``.
+    ``envelope`` is its SHA-256; the rest is as in ``envelope.Opened``. ``statement`` is what a
+    HELLO says of the session before it, else empty.
     """
 
     envelope: bytes
@@ -51,25 +52,35 @@ class Slot(NamedTuple):
     enc: bytes
     digest: bytes
     signature: bytes
+    statement: bytes = b""
 
 
 class State(NamedTuple):
-    """What changes: each sender's chain, for the whole run, and the slots of the open round."""
+    """What changes.
+
+    Attributes:
+        chains: each sender's chain, for the whole run.
+        slots: what was accepted in the open round.
+        sessions: each sender's open session.
+        replies: each sender's reply key, from the last signed message that was accepted.
+    """
 
     chains: dict[bytes, Chain]
     slots: dict[tuple[bytes, int], Slot]
+    sessions: dict[bytes, session.Session] = {}  # noqa: RUF012 - never changed in place
+    replies: dict[bytes, Secret] = {}  # noqa: RUF012
 
 
 Outcome = Literal["accepted", "duplicate"]
 
 
 def open_round(state: State) -> State:
-    """The state at the start of a round: chains go on, slots are empty."""
-    return State(state.chains, {})
+    """The state at the start of a round: chains and sessions go on, slots are empty."""
+    return state._replace(slots={})
 
 
 def precheck(rnd: Round, state: State, data: bytes, now: int) -> bytes | None:
-    """Every check before decryption, in order; the sender's public key [1952] if all hold.
+    """Every check before decryption, in order; the sender's public key if all hold.
 
     None stands for a byte-for-byte duplicate of what was accepted.
 
@@ -89,29 +100,76 @@ def precheck(rnd: Round, state: State, data: bytes, now: int) -> bytes | None:
         raise EnvelopeError(Code.SENDER, f"client {header.sender.hex()} is not in this round")
     # Other bytes for a taken slot are opened all the same: a second sealing of the same message is
     # harmless, and only a valid signature convicts anyone of equivocation.
-    if _slot_taken(rnd, state, header):
-        held = state.slots[header.sender, header.seq].envelope
-        return None if hashlib.sha256(data).digest() == held else entry.public
+    taken = _slot_taken(rnd, state, header)
+    if taken and hashlib.sha256(data).digest() == taken.envelope:
+        return None
+    if header.flags & envelope.SESSION:
+        _in_session(rnd, state, header, taken, now)
     return entry.public
+
+
+def _in_session(rnd: Round, state: State, header: Header, taken: Slot | None, now: int) -> None:
+    """ROUND without a session that lasts, REPLAY where the message's key is gone."""
+    who = f"client {header.sender.hex()}"
+    if taken:
+        raise EnvelopeError(Code.REPLAY, f"{who}: message {header.seq} again, with other bytes")
+    announce = rnd.announced.announce
+    held = state.sessions.get(header.sender)
+    if session.over(held, announce.caps.session, announce.round, now):
+        raise EnvelopeError(Code.ROUND, f"{who}: no session, or it is over: HELLO expected")
+
+
+def opening_key(state: State, data: bytes, round_secret: Secret) -> Secret:
+    """What opens an envelope that passed ``precheck``: the round's secret, or its message key.
+
+    REPLAY for a message of a session whose key was stepped over.
+    """
+    header = envelope.unpack(data)
+    if not header.flags & envelope.SESSION:
+        return round_secret
+    return session.key_at(state.sessions[header.sender], header.seq)[0]
+
+
+def _sizes(rnd: Round) -> dict[tuple[int, int], int]:
+    """Exact length of each (type, flags) that the round takes."""
+    announced = rnd.announced
+    chosen = envelope.suite(announced.announce.suite, rnd.unsafe)
+    payload_len = codec.nbytes(rnd.spec)
+    rounds = announced.announce.caps.session
+    out = {}
+    if not rounds:
+        out[envelope.UPDATE, 0] = envelope.update_size(chosen, payload_len)
+    if rounds:
+        out[envelope.UPDATE, envelope.SESSION] = session.size(chosen, payload_len)
+    if rounds or announced.sealed:
+        out[envelope.HELLO, 0] = envelope.update_size(chosen, session.STATEMENT_SIZE)
+    return out
 
 
 def _frame(rnd: Round, data: bytes) -> Header:
     announce = rnd.announced.announce
-    chosen = envelope.suite(announce.suite, rnd.unsafe)
-    payload_len = codec.nbytes(rnd.spec)
-    want = envelope.update_size(chosen, payload_len)
-    if len(data) != want:
+    sizes = _sizes(rnd)
+    if len(data) not in sizes.values():
+        want = " or ".join(map(str, sizes.values()))
         raise EnvelopeError(Code.SIZE, f"{len(data)} bytes, expected exactly {want}")
     header = envelope.unpack(data)
-    if header.type != envelope.UPDATE:
-        raise EnvelopeError(Code.FORMAT, f"type {header.type}, expected UPDATE")
+    kind = (header.type, header.flags)
+    if kind not in sizes:
+        raise EnvelopeError(
+            Code.FORMAT,
+            f"type {header.type} with flags {header.flags} is not expected in this round",
+        )
     if header.suite != announce.suite:
         raise EnvelopeError(
             Code.SUITE, f"suite {header.suite:#06x}, this run uses {announce.suite:#06x}"
         )
-    if header.payload_len != payload_len:
+    hello = header.type == envelope.HELLO
+    payload_len = session.STATEMENT_SIZE if hello else codec.nbytes(rnd.spec)
+    if header.payload_len != payload_len or len(data) != sizes[kind]:
         raise EnvelopeError(
-            Code.SIZE, f"payload_len {header.payload_len}, expected exactly {payload_len}"
+            Code.SIZE,
+            f"{len(data)} bytes and payload_len {header.payload_len}, expected exactly "
+            f"{sizes[kind]} and {payload_len}",
         )
     return header
 
@@ -131,24 +189,31 @@ def _belongs(rnd: Round, header: Header, now: int) -> None:
         raise EnvelopeError(Code.ROUND, f"arrived {now - announce.deadline} s after the deadline")
 
 
-def _slot_taken(rnd: Round, state: State, header: Header) -> bool:
-    """Whether the slot holds an update already; REPLAY or POLICY if it may not be filled."""
+def _slot_taken(rnd: Round, state: State, header: Header) -> Slot | None:
+    """What the slot holds already; REPLAY or POLICY if it may not be filled."""
     if (header.sender, header.seq) in state.slots:
-        return True
+        return state.slots[header.sender, header.seq]
     who = f"client {header.sender.hex()}"
     chain = state.chains.get(header.sender, Chain())
-    if header.seq != chain.seq:
+    caps = rnd.announced.announce.caps
+    # In a session every sealing has a number of its own, also those that never arrived.
+    if not 0 <= header.seq - chain.seq <= (session.MAX_SKIP if caps.session else 0):
         raise EnvelopeError(
             Code.REPLAY, f"{who}: message {header.seq}, expected number {chain.seq}"
         )
     if header.prev != chain.prev:
         raise EnvelopeError(Code.REPLAY, f"{who}: does not continue from its last message")
-    taken = 0  # a sender's slots of one round follow each other
-    while (header.sender, header.seq - 1 - taken) in state.slots:
-        taken += 1
-    if taken >= rnd.announced.announce.caps.updates:
-        raise EnvelopeError(Code.POLICY, f"{who}: {taken} updates in this round already")
-    return False
+    if header.type == envelope.UPDATE:
+        taken = _updates(state, header.sender)
+        if taken >= caps.updates:
+            raise EnvelopeError(Code.POLICY, f"{who}: {taken} updates in this round already")
+    return None
+
+
+def _updates(state: State, sender: bytes) -> int:
+    """Updates that a sender has had accepted in this round; a HELLO is none."""
+    own = [slot for (who, _), slot in state.slots.items() if who == sender]
+    return sum(envelope.unpack(slot.header_bytes).type == envelope.UPDATE for slot in own)
 
 
 def inspect(
@@ -161,20 +226,34 @@ def inspect(
     verifier: str = "pqcrypto",
     unsafe: bool = False,
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> Opened:
     """Decrypts, verifies, then checks digests and leaves: all that needs no state.
+
+    ``secret`` is what ``opening_key`` gives.
 
     Raises:
         EnvelopeError: DECRYPT, SIGNATURE, SPEC, NONFINITE or POLICY, in this order.
     """
     clock = Clock() if clock is None else clock
-    opened = envelope.open_update(
-        data, secret, sender_key, verifier=verifier, unsafe=unsafe, clock=clock
-    )
+    if envelope.unpack(data).flags & envelope.SESSION:
+        opened = session.open(data, secret, clock=clock)
+    else:
+        opened = envelope.open_update(
+            data,
+            secret,
+            sender_key,
+            verifier=verifier,
+            unsafe=unsafe,
+            clock=clock,
+            provider=provider,
+        )
     header = opened.header
     who = f"client {header.sender.hex()}"
     if header.base_model != announce.base_model or header.tree_spec != announce.tree_spec:
         raise EnvelopeError(Code.SPEC, f"{who}: computed from another model or spec")
+    if header.type == envelope.HELLO:
+        return opened
     with clock("codec"):
         try:
             norm = codec.norm(spec, opened.payload)
@@ -189,27 +268,56 @@ def inspect(
     return opened
 
 
-def commit(rnd: Round, state: State, opened: Opened) -> tuple[State, Outcome]:
-    """Fills the slot and moves the sender's chain on.
+def commit(rnd: Round, state: State, opened: Opened, now: int) -> tuple[State, Outcome]:
+    """Fills the slot and moves the sender's chain, session and reply key on.
 
     A slot that was filled meanwhile makes the update a duplicate if the sender signed the same
-    header and payload, else EQUIVOCATION, whose ``evidence`` is the pair of signed messages.
+    header and payload, else EQUIVOCATION, whose ``evidence`` is the pair of signed messages (none
+    in a session, where tags prove nothing to others). REPLAY for a HELLO that closes another
+    session than the one held.
     """
     header = opened.header
-    key = (header.sender, header.seq)
-    claim = Slot(opened.envelope, opened.header_bytes, opened.enc, opened.digest, opened.signature)
-    if _slot_taken(rnd, state, header):
-        held = state.slots[key]
+    greeting = header.type == envelope.HELLO
+    claim = Slot(
+        opened.envelope,
+        opened.header_bytes,
+        opened.enc,
+        opened.digest,
+        opened.signature,
+        opened.payload if greeting else b"",
+    )
+    held = _slot_taken(rnd, state, header)
+    if held is not None:
         if (held.header_bytes, held.digest) == (claim.header_bytes, claim.digest):
             return state, "duplicate"
         raise EnvelopeError(
             Code.EQUIVOCATION,
             f"client {header.sender.hex()}: two different messages {header.seq}",
-            evidence=(held, claim),
+            evidence=(held, claim) if held.signature and claim.signature else None,
         )
-    chain = advance(state.chains.get(header.sender, Chain()), opened.transcript)
-    chains = {**state.chains, header.sender: chain}
-    return State(chains, {**state.slots, key: claim}), "accepted"
+    sessions, replies = state.sessions, state.replies
+    if header.flags & envelope.SESSION:
+        after = session.key_at(sessions[header.sender], header.seq)[1]
+        sessions = sessions | {header.sender: session.accept(after, opened.transcript)}
+    if opened.exports is not None:
+        replies = replies | {header.sender: opened.exports.reply}
+    if greeting and rnd.announced.announce.caps.session and opened.exports is not None:
+        _check_statement(sessions.get(header.sender), opened)
+        fresh = session.begin(opened.exports.session, header, now)
+        sessions = sessions | {header.sender: fresh}
+    chain = Chain(header.seq + 1, opened.transcript[:32])
+    chains = state.chains | {header.sender: chain}
+    slots = state.slots | {(header.sender, header.seq): claim}
+    return State(chains, slots, sessions, replies), "accepted"
+
+
+def _check_statement(held: session.Session | None, opened: Opened) -> None:
+    """A HELLO signs what the session before held, or that its sender lost that session."""
+    if held is None or opened.payload in (session.statement(held), session.statement(None)):
+        return
+    raise EnvelopeError(
+        Code.REPLAY, f"client {opened.header.sender.hex()}: closes another session than this one"
+    )
 
 
 def open(
@@ -221,11 +329,12 @@ def open(
     *,
     verifier: str = "pqcrypto",
     clock: Clock | None = None,
+    provider: str = "pqcrypto",
 ) -> tuple[State, list[np.ndarray]]:
     """All checks for one envelope: the next state, and leaves in spec order, read-only.
 
-    A duplicate changes nothing and gives no leaves. Whatever the bytes are, the only exception is
-    EnvelopeError, and then the state stays as it was.
+    A duplicate changes nothing and gives no leaves; a HELLO gives none either. Whatever the
+    bytes are, the only exception is EnvelopeError, and then the state stays as it was.
     """
     sender_key = precheck(rnd, state, data, now)
     if sender_key is None:
@@ -234,18 +343,27 @@ def open(
         rnd.announced.announce,
         rnd.spec,
         data,
-        secret,
+        opening_key(state, data, secret),
         sender_key,
         verifier=verifier,
         unsafe=rnd.unsafe,
         clock=clock,
+        provider=provider,
     )
-    state, outcome = commit(rnd, state, opened)
-    return state, codec.decode(rnd.spec, opened.payload) if outcome == "accepted" else []
+    state, outcome = commit(rnd, state, opened, now)
+    update = outcome == "accepted" and opened.header.type == envelope.UPDATE
+    return state, codec.decode(rnd.spec, opened.payload) if update else []
 
 
 def proves(slot: Slot, sender_key: bytes, verifier: str = "pqcrypto") -> bool:
-    """Whether a slot is signed by ``sender_key``: evidence that needs neither key nor payload."""
+    """Whether a slot is signed by ``sender_key``: evidence that needs neither key nor payload.
+
+    False for an update in a session: the HELLO that closes the session signs for it.
+    """
+    header = envelope.unpack(slot.header_bytes)
+    if header.flags & envelope.SESSION:
+        return False
     name = envelope.transcript(slot.header_bytes, slot.enc, slot.digest)
-    verify = sign.provider(verifier).verify
-    return verify(sender_key, name, slot.signature, envelope.UPDATE_CONTEXT)
+    scheme = envelope.suite(header.suite, unsafe=True).scheme
+    verify = sign.provider(verifier, scheme).verify
+    return verify(sender_key, name, slot.signature, envelope.CONTEXTS[header.type])

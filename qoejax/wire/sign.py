@@ -1,166 +1,132 @@
-"""ML-DSA-65 (FIPS 204, pure, hedged) from two implementations that verify each other.
+"""What an identity signs with: one signature scheme, or two that must both hold.
 
-``pqcrypto`` is the default; ``openssl`` (through cryptography) signs about nine times faster and
-lets other threads run meanwhile. Public keys and signatures move between them, secret keys do
-not: pqcrypto keeps the expanded key (4032 bytes), cryptography the seed (32 bytes).
+Every scheme is pure and hedged where the standard allows it (FIPS 204, FIPS 205). Public keys and
+signatures move between providers, secret keys do not: see ``primitives``.
 """
 
-import hashlib
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import mldsa
-from pqcrypto.sign import ml_dsa_65  # pyrefly: ignore[missing-module-attribute]
-
-from qoejax.wire import kem
-from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.kem import SelfTestError
+from qoejax.wire import providers
+from qoejax.wire.primitives import MAX_CONTEXT, SelfTestError, Signature, Signer
+from qoejax.wire.providers import PROVIDERS
 from qoejax.wire.secret import Secret
 
-PUBLIC_SIZE = 1952
-SIGNATURE_SIZE = 3309
-MAX_CONTEXT = 253
-"""FIPS 204 allows 255; pqcrypto refuses 254 and 255, and both ends must agree."""
-ATTEMPTS = 8
-"""pqcrypto gives up after 64 rejections, about once in a million; signing is hedged, so a new
-attempt draws new randomness and eight failures in a row do not happen."""
+__all__ = [
+    "DEFAULT",
+    "MAX_CONTEXT",
+    "PROVIDERS",
+    "SCHEMES",
+    "SIZES",
+    "SelfTestError",
+    "Signature",
+    "Signer",
+    "consistent",
+    "provider",
+    "self_test",
+]
 
-_EXHAUSTED = "rejection sampling exhausted"
-
-Signer = Callable[[bytes, bytes], bytes]
-"""``(message, context) -> signature`` [SIGNATURE_SIZE]."""
-
-
-class Provider(NamedTuple):
-    """One implementation of ML-DSA-65.
-
-    Attributes:
-        generate: a fresh public key [PUBLIC_SIZE] and secret key.
-        signer: prepares a secret key for signing; ValueError for one of wrong form.
-        verify: whether the signature is right for (public, message, signature, context).
-        matches: whether a secret key belongs to (public, secret).
-    """
-
-    generate: Callable[[], tuple[bytes, Secret]]
-    signer: Callable[[Secret], Signer]
-    verify: Callable[[bytes, bytes, bytes, bytes], bool]
-    matches: Callable[[bytes, Secret], bool]
-
-
-def _check(context: bytes) -> None:
-    if len(context) > MAX_CONTEXT:
-        raise ValueError(f"a context has at most {MAX_CONTEXT} bytes, got {len(context)}")
-
-
-def _pqcrypto_generate() -> tuple[bytes, Secret]:
-    try:
-        public, secret = ml_dsa_65.keygen()
-    except ValueError as error:
-        raise EnvelopeError(Code.RNG, f"ML-DSA key generation failed: {error}") from None
-    return public, Secret(secret)
-
-
-def _pqcrypto_signer(secret: Secret) -> Signer:
-    key = secret.expose()
-    if len(key) != ml_dsa_65.SECRET_KEY_SIZE:
-        raise ValueError(f"a pqcrypto secret key has {ml_dsa_65.SECRET_KEY_SIZE} bytes")
-
-    def sign(message: bytes, context: bytes) -> bytes:
-        _check(context)
-        for _ in range(ATTEMPTS):
-            try:
-                return ml_dsa_65.sign(key, message, context)
-            except ValueError as error:
-                if "random number" in str(error):
-                    raise EnvelopeError(Code.RNG, f"signing failed: {error}") from None
-                if _EXHAUSTED not in str(error):
-                    raise
-        raise EnvelopeError(Code.SIGN_EXHAUSTED, f"the signer gave up {ATTEMPTS} times")
-
-    return sign
-
-
-def _pqcrypto_verify(public: bytes, message: bytes, signature: bytes, context: bytes) -> bool:
-    _check(context)
-    try:
-        ml_dsa_65.verify(public, message, signature, context)
-    except ValueError:  # includes InvalidSignatureError and every wrong length
-        return False
-    return True
-
-
-def _pqcrypto_matches(public: bytes, secret: Secret) -> bool:
-    # FIPS 204 algorithm 22: the secret key holds rho, K and tr = H(public key).
-    key = secret.expose()
-    return key[:32] == public[:32] and key[64:128] == hashlib.shake_256(public).digest(64)
-
-
-def _openssl_generate() -> tuple[bytes, Secret]:
-    key = mldsa.MLDSA65PrivateKey.from_seed_bytes(seed := kem.random_bytes(32))
-    return key.public_key().public_bytes_raw(), Secret(seed)
-
-
-def _openssl_signer(secret: Secret) -> Signer:
-    key = mldsa.MLDSA65PrivateKey.from_seed_bytes(secret.expose())
-
-    def sign(message: bytes, context: bytes) -> bytes:
-        _check(context)
-        return key.sign(message, context)
-
-    return sign
-
-
-def _openssl_verify(public: bytes, message: bytes, signature: bytes, context: bytes) -> bool:
-    _check(context)
-    try:
-        key = mldsa.MLDSA65PublicKey.from_public_bytes(public)
-        key.verify(signature, message, context)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _openssl_matches(public: bytes, secret: Secret) -> bool:
-    key = mldsa.MLDSA65PrivateKey.from_seed_bytes(secret.expose())
-    return key.public_key().public_bytes_raw() == public
-
-
-PROVIDERS = {
-    "pqcrypto": Provider(_pqcrypto_generate, _pqcrypto_signer, _pqcrypto_verify, _pqcrypto_matches),
-    "openssl": Provider(_openssl_generate, _openssl_signer, _openssl_verify, _openssl_matches),
+DEFAULT = "ml-dsa-65"
+SCHEMES: dict[str, tuple[str, ...]] = {
+    "ml-dsa-44": ("ml-dsa-44",),
+    "ml-dsa-65": ("ml-dsa-65",),
+    "ml-dsa-87": ("ml-dsa-87",),
+    "ml-dsa-65+ed25519": ("ml-dsa-65", "ed25519"),
+    "slh-dsa-sha2-128f": ("slh-dsa-sha2-128f",),
+    "slh-dsa-sha2-128s": ("slh-dsa-sha2-128s",),
+    "ed25519": ("ed25519",),
 }
+"""Parts of each scheme. Keys and signatures of two parts are concatenated in this order; both sign
+the same message under the same context, and the message names the suite."""
 
 
-def provider(name: str) -> Provider:
-    """The named implementation; ValueError lists the names there are."""
-    if name not in PROVIDERS:
-        raise ValueError(f"signer {name!r} is none of {sorted(PROVIDERS)}")
-    return PROVIDERS[name]
+def _sizes(scheme: str) -> tuple[int, int]:
+    tables = [one.signatures for one in PROVIDERS.values()]
+    parts = [next(t[part] for t in tables if part in t) for part in SCHEMES[scheme]]
+    return sum(p.public_size for p in parts), sum(p.signature_size for p in parts)
 
 
-def consistent(name: str, public: bytes, secret: Secret) -> bool:
+SIZES = {scheme: _sizes(scheme) for scheme in SCHEMES}
+"""Bytes of a public key and of a signature, the same for every provider."""
+PUBLIC_SIZE, SIGNATURE_SIZE = SIZES[DEFAULT]
+
+
+@functools.cache
+def provider(name: str, scheme: str = DEFAULT) -> Signature:
+    """A scheme of a provider, tested at its first use.
+
+    Raises:
+        ValueError: no such provider or scheme, or the provider lacks it; lists what there is.
+        SelfTestError: a primitive gives wrong answers on this machine.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme {scheme!r} is none of {sorted(SCHEMES)}")
+    return _joined([providers.signature(name, part) for part in SCHEMES[scheme]])
+
+
+def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    """``data`` in pieces; ValueError unless it has exactly their length."""
+    if len(data) != sum(sizes):
+        raise ValueError(f"{len(data)} bytes, expected {sum(sizes)}")
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [data[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _joined(parts: list[Signature]) -> Signature:
+    """Several schemes as one: everything is concatenated, and all must hold."""
+    if len(parts) == 1:
+        return parts[0]
+    public_sizes = [part.public_size for part in parts]
+    secret_sizes = [part.secret_size for part in parts]
+    sizes = [part.signature_size for part in parts]
+
+    def generate() -> tuple[bytes, Secret]:
+        pairs = [part.generate() for part in parts]
+        return b"".join(p for p, _ in pairs), Secret(b"".join(s.expose() for _, s in pairs))
+
+    def signer(secret: Secret) -> Signer:
+        pieces = _cut(secret.expose(), secret_sizes)
+        signers = [p.signer(Secret(piece)) for p, piece in zip(parts, pieces, strict=True)]
+        return lambda message, context: b"".join(one(message, context) for one in signers)
+
+    def verify(public: bytes, message: bytes, signature: bytes, context: bytes) -> bool:
+        try:
+            keys, halves = _cut(public, public_sizes), _cut(signature, sizes)
+        except ValueError:
+            return False
+        verdicts = [
+            part.verify(key, message, half, context)
+            for part, key, half in zip(parts, keys, halves, strict=True)
+        ]
+        return all(verdicts)
+
+    def matches(public: bytes, secret: Secret) -> bool:
+        if len(public) != sum(public_sizes):
+            return False
+        keys, pieces = _cut(public, public_sizes), _cut(secret.expose(), secret_sizes)
+        pairs = zip(parts, keys, pieces, strict=True)
+        return all(part.matches(key, Secret(piece)) for part, key, piece in pairs)
+
+    return Signature(
+        generate,
+        signer,
+        verify,
+        matches,
+        sum(public_sizes),
+        sum(secret_sizes),
+        sum(sizes),
+        parts[0].form,
+    )
+
+
+def consistent(name: str, public: bytes, secret: Secret, scheme: str = DEFAULT) -> bool:
     """Pairwise consistency: the halves belong together and a fresh signature verifies."""
-    one = provider(name)
-    if not one.matches(public, secret):
-        return False
-    message = kem.random_bytes(32)
-    return one.verify(public, message, one.signer(secret)(message, b"self-test"), b"self-test")
+    return providers.consistent(provider(name, scheme), public, secret)
 
 
-def self_test(name: str) -> None:
-    """One published signature, one altered, one key pair, one cross-check; SelfTestError if not."""
-    one = provider(name)
-    answer = kem.known_answers()["ml-dsa-65"]
-    public, message, signature = answer["pk"], answer["msg"], answer["sig"]
-    if not one.verify(public, message, signature, answer["ctx"]):
-        raise SelfTestError(f"{name} refuses a published ML-DSA-65 signature")
-    if one.verify(public, message + b"\0", signature, answer["ctx"]):
-        raise SelfTestError(f"{name} accepts an ML-DSA-65 signature of another message")
-    public, secret = one.generate()
-    if not consistent(name, public, secret):
-        raise SelfTestError(f"{name} does not verify its own ML-DSA-65 signature")
-    signature = one.signer(secret)(b"self-test", b"")
-    for other in PROVIDERS:
-        if not PROVIDERS[other].verify(public, b"self-test", signature, b""):
-            raise SelfTestError(f"{other} refuses an ML-DSA-65 signature of {name}")
+def self_test(name: str, scheme: str = DEFAULT) -> None:
+    """Known answers, a fresh pair, and all providers against each other; SelfTestError if not."""
+    one = provider(name, scheme)
+    if not providers.consistent(one, *one.generate()):
+        raise SelfTestError(f"{name} does not verify its own {scheme} signature")
+    for part in SCHEMES[scheme]:
+        providers.agree(part)

@@ -1,4 +1,4 @@
-"""The two tasks that cost time, and the process that runs them for a pool.
+"""The tasks that cost time, and the process that runs them for a pool.
 
 ``main`` reads pickled jobs from standard input and writes pickled answers to standard output,
 until its input ends. Its first job is the set-up, so secrets reach it through a pipe between
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
-from qoejax.wire import codec, envelope, keys, server
+from qoejax.wire import codec, envelope, keys, server, session
 from qoejax.wire.announce import Announce
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Opened, Sealed
@@ -29,6 +29,7 @@ class Setup(NamedTuple):
     spec: codec.TreeSpec
     verifier: str
     unsafe: bool
+    provider: str = "pqcrypto"
 
 
 class Refused(NamedTuple):
@@ -39,10 +40,23 @@ class Refused(NamedTuple):
     seconds: dict[str, float]
 
 
+Exposed = tuple[bytes, bytes] | None
+"""An envelope's exports (reply, session), readable: no ``Secret`` travels between processes."""
+
+
+def _expose(exports: envelope.Exports | None) -> Exposed:
+    return None if exports is None else (exports.reply.expose(), exports.session.expose())
+
+
+def conceal(exposed: Exposed) -> envelope.Exports | None:
+    """The exports again."""
+    return None if exposed is None else envelope.Exports(*map(Secret, exposed))
+
+
 def seal(
     setup: Setup, client: int, header: Header, payload: bytes, round_key: bytes
-) -> tuple[Sealed, dict[str, float]] | Refused:
-    """Seals one client's payload."""
+) -> tuple[Sealed, Exposed, dict[str, float]] | Refused:
+    """Signs and seals one client's payload, or its HELLO."""
     clock = Clock()
     try:
         with clock("seal"):
@@ -53,15 +67,30 @@ def seal(
                 setup.identities[client].sign,
                 unsafe=setup.unsafe,
                 clock=clock,
+                provider=setup.provider,
             )
     except EnvelopeError as error:
         return Refused(error.code, error.args[0], clock.seconds)
-    return sealed, clock.seconds
+    return sealed._replace(exports=None), _expose(sealed.exports), clock.seconds
+
+
+def seal_in_session(
+    setup: Setup, header: Header, payload: bytes, key: bytes
+) -> tuple[Sealed, Exposed, dict[str, float]] | Refused:
+    """Seals one client's payload under its message key."""
+    del setup
+    clock = Clock()
+    try:
+        with clock("seal"):
+            sealed = session.seal(header, payload, Secret(key), clock=clock)
+    except EnvelopeError as error:
+        return Refused(error.code, error.args[0], clock.seconds)
+    return sealed, None, clock.seconds
 
 
 def open_(
     setup: Setup, data: bytes, announce: Announce, secret: bytes, sender_key: bytes
-) -> tuple[Opened, dict[str, float]] | Refused:
+) -> tuple[Opened, Exposed, dict[str, float]] | Refused:
     """Opens one envelope: ``server.inspect``."""
     clock = Clock()
     try:
@@ -75,25 +104,30 @@ def open_(
                 verifier=setup.verifier,
                 unsafe=setup.unsafe,
                 clock=clock,
+                provider=setup.provider,
             )
     except EnvelopeError as error:
         return Refused(error.code, error.args[0], clock.seconds)
-    return opened, clock.seconds
+    return opened._replace(exports=None), _expose(opened.exports), clock.seconds
 
 
-TASKS: dict[str, Callable[..., Any]] = {"seal": seal, "open": open_}
+TASKS: dict[str, Callable[..., Any]] = {
+    "seal": seal,
+    "seal_in_session": seal_in_session,
+    "open": open_,
+}
 
 
 def expose(setup: Setup) -> dict[str, Any]:
     """A set-up in a form that can be pickled: the secrets are readable in it."""
-    identities = [(i.provider, i.public, i.secret.expose()) for i in setup.identities]
+    identities = [(i.provider, i.public, i.secret.expose(), i.scheme) for i in setup.identities]
     return setup._asdict() | {"identities": identities}
 
 
 def _conceal(exposed: dict[str, Any]) -> Setup:
     identities = tuple(
-        keys.Identity(name, public, Secret(secret))
-        for name, public, secret in exposed["identities"]
+        keys.Identity(name, public, Secret(secret), scheme)
+        for name, public, secret, scheme in exposed["identities"]
     )
     return Setup(**(exposed | {"identities": identities}))
 

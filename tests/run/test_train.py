@@ -11,7 +11,7 @@ import pytest
 
 from configs import base
 from qoejax.data.table import Column, Spec
-from qoejax.run import build
+from qoejax.run import build, verify
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
 from qoejax.run.writer import read_rows
@@ -22,7 +22,7 @@ def test_a_run_leaves_what_the_design_promises(wired_run):
     workdir, summary = wired_run
     expected = {
         "manifest.json", "metrics.jsonl", "data.json", "evaluation.json", "report.html",
-        "checkpoints", "keys", "model", "plots", "tensorboard",
+        "checkpoints", "keys", "log", "log.html", "model", "plots", "tensorboard",
     }  # fmt: skip
     assert expected <= {p.name for p in workdir.iterdir()}
     rows = read_rows(workdir / "metrics.jsonl")
@@ -135,6 +135,11 @@ def test_sigkill_at_any_moment_changes_no_bit(data_dir, tmp_path, kills, wired_r
     assert got["params_sha256"] == want["params_sha256"]
     rows = read_rows(tmp_path / "killed" / "metrics.jsonl")
     assert [r["round"] for r in rows] == list(range(1, want["rounds"] + 1))
+    # The log tells of every start, and all that was signed before a kill is still in it.
+    checked = verify.verify(tmp_path / "killed")
+    assert checked["ok"], checked
+    assert checked["rounds"] == want["rounds"]
+    assert checked["model"] == "as in the final entry and after the last round"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """What happens to a round when the network, or a client, misbehaves."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from qoejax.run import build, wired
-from qoejax.run.train import prepare
+from qoejax.run.errors import RunError
+from qoejax.run.train import prepare, train
+from qoejax.wire import suites
 from qoejax.wire.exchange import Exchange
 from tests.run.conftest import tiny_config
 
@@ -21,11 +25,83 @@ def initial(run):
     return run.engine.init(run.objective.init(jax.random.key(5), run.examples.x[:1]))
 
 
-def one_round(run, **options):
-    state = initial(run)
+def rounds(run, count, signer="openssl", **options):
+    """Final state, and metrics and wire report of each round."""
+    state, reports = initial(run), []
     spec = wired.tree_spec(state.params)
-    with Exchange(clients=3, spec=spec, signer="openssl", **options) as exchange:
-        return wired.run_round(run.engine, exchange, state, run.examples, jax.random.key(1))
+    with Exchange(clients=3, spec=spec, signer=signer, **options) as exchange:
+        for _ in range(count):
+            state, metrics, wire = wired.run_round(
+                run.engine, exchange, state, run.examples, jax.random.key(1)
+            )
+            reports.append((metrics, wire))
+    return state, reports
+
+
+def one_round(run, **options):
+    state, [(metrics, wire)] = rounds(run, 1, **options)
+    return state, metrics, wire
+
+
+@pytest.fixture(scope="module")
+def fused(run):
+    """Parameters after two rounds in which nothing is exchanged."""
+    state, _ = run.engine.block(initial(run), run.examples, jax.random.key(1), 2)
+    return jax.device_get(state.params)
+
+
+WAYS = [{"suite": number} for number in suites.SUITES]
+WAYS += [{"session": 1}, {"session": 64}, {"confidential": True}, {"kem_provider": "openssl"}]
+WAYS += [{"suite": 3, "session": 64, "confidential": True, "kem_provider": "openssl"}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_no_suite_or_mode_changes_a_bit_of_the_model(run, fused, way):
+    suite = suites.SUITES[way.get("suite", suites.DEFAULT)]
+    signer = "pqcrypto" if suites.lacking(suite, "openssl") else "openssl"
+    state, reports = rounds(run, 2, signer, unsafe=not suite.safe, mode="threads", **way)
+    for metrics, wire in reports:
+        assert metrics["clients"] == wire["accepted"] == 3
+        assert wire["rejected"] == {}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), fused)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(fused))
+    greeted = [wire["greeted"] for _, wire in reports]
+    if way.get("session", 0) > 1:
+        assert greeted == [3, 0]
+        assert reports[1][1]["bytes_up"] == 3 * (size + 234)
+    elif "session" in way:
+        assert greeted == [3, 3]
+    elif "confidential" in way:
+        assert greeted == [3, 0]
+    else:
+        beyond = 218 + suite.enc_size + suite.signature_size + suite.tag_size
+        assert reports[1][1]["bytes_up"] == 3 * (size + beyond)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"suite": 7}, "config.exchange.suite is 0x0007: expected one of 0x0001, 0x0002"),
+        ({"suite": 0x01F1}, r"is 0x01f1 \(classical\): expected another, or exchange.unsafe=True"),
+        ({"suite": 0x01FF}, r"is 0x01ff \(plaintext\): expected another"),
+        ({"suite": 5, "signer": "openssl"}, "openssl has no slh-dsa-sha2-128f"),
+        ({"suite": 0x01FF, "unsafe": True, "session": 2}, "expected exchange.session=0"),
+        ({"session": -1}, "config.exchange.session is -1: expected 0 or more"),
+        ({"signer": "gpg"}, "config.exchange.signer is 'gpg'"),
+        ({"kem_provider": "gpg"}, "config.exchange.kem_provider is 'gpg'"),
+    ],
+)
+def test_what_cannot_work_together_is_refused_before_data_are_read(data_dir, values, message):
+    with pytest.raises(RunError, match=message):
+        build.check(tiny_config(data_dir, exchange={"mode": "pqc"} | values))
+
+
+def test_a_whole_run_in_sessions_gives_the_same_model(wired_run, data_dir, tmp_path):
+    values = {"mode": "pqc", "signer": "openssl", "suite": 3, "session": 64, "confidential": True}
+    summary = train(tiny_config(data_dir, exchange=values), tmp_path / "sessions")
+    assert summary["params_sha256"] == wired_run[1]["params_sha256"]
+    rows = (tmp_path / "sessions" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["wire"]["greeted"] for row in rows] == [3, 0, 0, 0]
 
 
 def test_a_forged_update_is_refused_counted_and_changes_nothing_else(run):

@@ -6,14 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from qoejax.wire import announce, client, codec, envelope, kem, keys, server
+from qoejax.wire import announce, client, codec, envelope, kem, keys, server, suites
 from qoejax.wire.errors import Code, EnvelopeError
+from qoejax.wire.secret import Secret
 
 RUN = b"run-0123456789ab"
 SPEC = codec.tree_spec([("dense/bias", (2,), "f4"), ("dense/kernel", (2, 3), "f4")])
 LEAVES = [np.array([1.0, -2.0], np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)]
 MODEL = codec.encode(SPEC, LEAVES)
 NOW = 1_000_000
+MODEL_KEY = Secret(bytes(range(32)))
 
 
 class Scene(NamedTuple):
@@ -26,25 +28,50 @@ class Scene(NamedTuple):
     data: bytes
 
 
+def identities(
+    provider: str = "openssl", count: int = 5, scheme: str = "ml-dsa-65"
+) -> tuple[keys.Identity, ...]:
+    return _identities(provider, count, scheme)
+
+
 @functools.cache
-def identities(provider: str = "openssl", count: int = 4) -> tuple[keys.Identity, ...]:
-    return tuple(keys.generate(provider) for _ in range(count))
+def _identities(provider: str, count: int, scheme: str) -> tuple[keys.Identity, ...]:
+    return tuple(keys.generate(provider, scheme) for _ in range(count))
+
+
+def signer_of(suite: int) -> str:
+    """The faster provider that has the suite's signature."""
+    lacking = suites.lacking(suites.SUITES[suite], "openssl")
+    return "pqcrypto" if lacking else "openssl"
+
+
+@functools.cache
+def people(suite: int) -> tuple[keys.Identity, ...]:
+    """Clients 0 to 3 and the server, of the suite's scheme."""
+    return identities(signer_of(suite), 5, suites.SUITES[suite].scheme)
 
 
 @functools.cache
 def registry(suite: int) -> keys.Registry:
     """Clients 0 to 2; client 3 stays an outsider."""
     return keys.register(
-        [keys.enrol(one, (suite,), 0, 2 * NOW) for one in identities()[:3]], verifier="openssl"
+        [keys.enrol(one, (suite,), 0, 2 * NOW) for one in people(suite)[:3]],
+        verifier=signer_of(suite),
     )
 
 
 @functools.cache
-def scene(number: int = 0, run: bytes = RUN, suite: int = envelope.DEFAULT, **caps) -> Scene:
-    boss = identities(count=5)[4]
-    unsafe = suite == envelope.PLAINTEXT
-    public, secret = kem.keygen()
-    invited = frozenset(one.id for one in identities()[:3])
+def scene(
+    number: int = 0,
+    run: bytes = RUN,
+    suite: int = envelope.DEFAULT,
+    confidential: bool = False,
+    **caps,
+) -> Scene:
+    chosen = suites.suite(suite, unsafe=True)
+    *clients, boss = people(suite)
+    public, secret = kem.keygen(chosen.kem) if chosen.sealed else (b"", Secret(b""))
+    invited = frozenset(one.id for one in clients[:3])
     facts = announce.Announce(
         run=run,
         round=number,
@@ -59,9 +86,10 @@ def scene(number: int = 0, run: bytes = RUN, suite: int = envelope.DEFAULT, **ca
         caps=announce.Caps(**caps),
         log=b"",
     )
-    data, announced = announce.publish(boss, facts, MODEL)
-    rnd = server.Round(announced, SPEC, registry(suite), invited, unsafe)
-    return Scene(boss, identities(), rnd, secret, data)
+    key = MODEL_KEY if confidential else None
+    data, announced = announce.publish(boss, facts, MODEL, key)
+    rnd = server.Round(announced, SPEC, registry(suite), invited, not chosen.safe)
+    return Scene(boss, tuple(clients), rnd, secret, data)
 
 
 EMPTY = server.State({}, {})
@@ -90,7 +118,8 @@ def reseal(at: Scene, who: int = 0, signer: int | None = None, **changes) -> byt
 
 
 def deliver(at: Scene, data: bytes, state: server.State = EMPTY, now: int = NOW):
-    return server.open(at.round, state, data, at.secret, now, verifier="openssl")
+    verifier = signer_of(at.round.announced.announce.suite)
+    return server.open(at.round, state, data, at.secret, now, verifier=verifier)
 
 
 def refused(code: Code, at: Scene, data: bytes, state: server.State = EMPTY, now: int = NOW):

@@ -1,4 +1,4 @@
-"""ML-KEM-768 decapsulation keys from seeds (FIPS 203), which pqcrypto cannot make.
+"""ML-KEM decapsulation keys from seeds (FIPS 203), which pqcrypto cannot make.
 
 Plain Python, for vectors that give seeds. The public half is taken as given: only the secret
 vector has to be sampled and transformed.
@@ -41,11 +41,11 @@ def _encode12(f: list[int]) -> bytes:
     return sum(value << 12 * i for i, value in enumerate(f)).to_bytes(384, "little")
 
 
-def decapsulation_key(d: bytes, z: bytes, ek: bytes) -> bytes:
-    """dk [2400] of seed ``d || z``, whose encapsulation key is ``ek`` [1184]."""
-    sigma = hashlib.sha3_512(d + bytes([3])).digest()[32:]
+def decapsulation_key(d: bytes, z: bytes, ek: bytes, rank: int = 3) -> bytes:
+    """dk of seed ``d || z``, whose encapsulation key is ``ek``; rank 3 is 768, rank 4 is 1024."""
+    sigma = hashlib.sha3_512(d + bytes([rank])).digest()[32:]
     secret = b""
-    for n in range(3):
+    for n in range(rank):
         sample = hashlib.shake_256(sigma + bytes([n])).digest(128)
         secret += _encode12(_ntt(_cbd2(sample)))
     return secret + ek + hashlib.sha3_256(ek).digest() + z

@@ -8,9 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from qoejax.wire import client, codec, envelope, keyfile, keys, pool, server
+from qoejax.wire import client, codec, envelope, keyfile, keys, pool, server, suites
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.exchange import Exchange
+from tests.wire import helpers
 from tests.wire.helpers import MODEL, SPEC
 
 N = 4
@@ -45,7 +46,7 @@ def test_what_is_opened_is_what_was_sealed_round_after_round(signer, mode):
                 header = envelope.unpack(slot.header_bytes)
                 assert header.seq == header.round == number
                 assert header.announce == result.announcement
-                assert server.proves(slot, one._ids[i].public)
+                assert server.proves(slot, one._fleet.ids[i].public)
         want = {"kem", "sign", "verify", "aead", "hash", "codec"}
         assert want | {"seal", "open", "check", "announce", "wall", "wait"} == set(result.seconds)
         assert all(value > 0 for value in result.seconds.values())
@@ -131,7 +132,7 @@ def test_a_cloned_key_is_convicted_or_locks_its_owner_out():
         if index != 1:
             return data
         rnd = told["exchange"]._open.round
-        owner = told["exchange"]._ids[0]
+        owner = told["exchange"]._fleet.ids[0]
         leaves = codec.decode(SPEC, PAYLOADS[3])
         return client.seal(SPEC, leaves, owner, rnd.announced, n_samples=1).envelope
 
@@ -144,7 +145,7 @@ def test_a_cloned_key_is_convicted_or_locks_its_owner_out():
         assert list(result.rejected.values()) == [Code.EQUIVOCATION]
         assert len(result.payloads) == len(result.evidence) == 1
         for slot in result.evidence[0]:
-            assert server.proves(slot, one._ids[0].public)
+            assert server.proves(slot, one._fleet.ids[0].public)
         one.begin_round(1, MODEL)
         one.submit(1, PAYLOADS[1], 1)  # only the clone speaks, again as a first message
         assert one.finish_round().rejected == {1: Code.REPLAY}
@@ -164,7 +165,7 @@ def test_a_signer_that_gives_up_costs_one_update_not_the_run(monkeypatch):
         def exhausted(message, context):
             raise EnvelopeError(Code.SIGN_EXHAUSTED, "the signer gave up 8 times")
 
-        monkeypatch.setattr(one._ids[2], "_sign", exhausted)
+        monkeypatch.setattr(one._fleet.ids[2], "_sign", exhausted)
         result = one.round(0, MODEL, PAYLOADS, SAMPLES)
         assert result.rejected == {2: Code.SIGN_EXHAUSTED}
         assert set(result.payloads) == {0, 1, 3}
@@ -217,7 +218,10 @@ def test_misuse_is_named():
         ({"mode": "fibres"}, "'fibres' is none of"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"run_id": b"short"}, "run_id has 16 bytes"),
-        ({"suite": 3}, "suite 0x0003 is unknown"),
+        ({"suite": 6}, "suite 0x0006 is unknown"),
+        ({"suite": 0x01F1}, r"0x01f1 \(classical\) needs unsafe=True"),
+        ({"suite": 5}, "openssl has no slh-dsa-sha2-128f: expected one of"),
+        ({"suite": 0x01FF, "unsafe": True, "session": 4}, "plaintext suite has neither"),
         ({"suite": envelope.PLAINTEXT}, "needs unsafe=True"),
     ],
     ids=lambda value: str(value)[:30],
@@ -227,10 +231,75 @@ def test_bad_settings_are_named(more, why):
         make(**more)
 
 
-@pytest.mark.parametrize("suite", [0x0002, envelope.PLAINTEXT])
-def test_other_suites_carry_the_same_payloads(suite):
-    with make(suite=suite, unsafe=suite == envelope.PLAINTEXT) as one:
-        assert one.round(0, MODEL, PAYLOADS, SAMPLES).payloads == PAYLOADS
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_every_suite_carries_the_same_payloads(suite):
+    more = {"suite": suite, "unsafe": suite in (0x01F1, 0x01FF)}
+    with make(signer=helpers.signer_of(suite), **more) as one:
+        for number in range(2):
+            result = one.round(number, MODEL, PAYLOADS, SAMPLES)
+            assert (result.payloads, result.rejected) == (PAYLOADS, {})
+
+
+@pytest.mark.parametrize("mode", pool.MODES)
+@pytest.mark.parametrize("suite", [1, 2, 3])
+def test_a_session_greets_once_and_then_adds_234_bytes(suite, mode):
+    with make(suite=suite, session=3, mode=mode) as one:
+        for number in range(7):
+            result = one.round(number, MODEL, PAYLOADS, SAMPLES)
+            assert (result.payloads, result.rejected) == (PAYLOADS, {})
+            assert set(result.greetings) == (set(range(N)) if number % 3 == 0 else set())
+            if number % 3:
+                assert result.bytes_up == N * (234 + len(MODEL))
+                assert not any(map(server.proves, result.slots.values(), [b""] * N))
+            for i, slot in result.greetings.items():
+                assert server.proves(slot, one._fleet.ids[i].public)
+                assert slot.statement[:4] == (3 if number else 0).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("session", [0, 5])
+def test_a_confidential_model_is_read_by_those_in_the_round_only(session):
+    with make(confidential=True, session=session) as one:
+        for number in range(3):
+            data = one.begin_round(number, MODEL)
+            assert MODEL not in data
+            for i in range(N):
+                one.submit(i, PAYLOADS[i], SAMPLES[i])
+            result = one.finish_round()
+            assert (result.payloads, result.rejected) == (PAYLOADS, {})
+            assert set(result.greetings) == (set() if number else set(range(N)))
+            assert result.bytes_down == N * (len(data) + 48)
+
+
+def test_a_session_goes_on_after_losses_and_forgeries():
+    """Every sealing takes a key of its own; what is lost or altered costs one update."""
+    rng = np.random.default_rng(3)
+
+    def noise(index, data):
+        return flip(data, int(rng.integers(len(data)))) if rng.random() < 0.4 else data
+
+    accepted = 0
+    with make(session=8, tamper=noise) as one:
+        for number in range(40):
+            result = one.round(number, MODEL, PAYLOADS, SAMPLES)
+            assert result.payloads == {i: PAYLOADS[i] for i in result.payloads}
+            assert set(result.payloads) | set(result.rejected) == set(PAYLOADS)
+            accepted += len(result.payloads)
+        one.tamper = None
+        assert one.round(40, MODEL, PAYLOADS, SAMPLES).payloads == PAYLOADS
+    assert 40 < accepted < 160
+
+
+def test_a_resumed_exchange_greets_again_and_keeps_its_numbers(tmp_path):
+    folder = {"key_dir": tmp_path / "keys", "plain_keys": True, "session": 9}
+    with make(**folder) as one:
+        for number in range(3):
+            one.round(number, MODEL, PAYLOADS, SAMPLES)
+        saved = one.state()
+        assert not any("session" in name or "repl" in name for name in saved)
+    with make(**folder, state=saved) as two:
+        result = two.round(3, MODEL, PAYLOADS, SAMPLES)
+        assert (result.payloads, len(result.greetings)) == (PAYLOADS, N)
+        assert envelope.unpack(result.greetings[0].header_bytes).seq == 4
 
 
 def test_a_saved_exchange_continues_its_chains(tmp_path, monkeypatch):
@@ -240,9 +309,9 @@ def test_a_saved_exchange_continues_its_chains(tmp_path, monkeypatch):
         for number in range(2):
             one.round(number, MODEL, PAYLOADS, SAMPLES)
         saved = {name: np.array(value) for name, value in one.state().items()}
-        ids = [identity.id for identity in one._ids]
+        ids = [identity.id for identity in one._fleet.ids]
     with make(**folder, state=saved) as two:
-        assert [identity.id for identity in two._ids] == ids
+        assert [identity.id for identity in two._fleet.ids] == ids
         for name, value in two.state().items():
             np.testing.assert_array_equal(value, saved[name])
         with pytest.raises(EnvelopeError, match="ROUND"):
@@ -283,7 +352,7 @@ def test_a_dead_worker_ends_the_round_with_a_clear_error():
 def test_nothing_secret_is_shown(capfd, caplog):
     with make(mode="processes") as one:
         one.begin_round(0, MODEL)
-        secrets = [identity.secret.expose() for identity in (*one._ids, one._server)]
+        secrets = [identity.secret.expose() for identity in (*one._fleet.ids, one._server)]
         secrets.append(one._open.secret.expose()[-64:])
         shown = [repr(one), repr(one._open), repr(vars(one)), repr(vars(one._open))]
         one.submit(0, MODEL, 1)
@@ -314,5 +383,5 @@ def test_tampering_everywhere_never_changes_what_is_accepted():
 
 def test_registry_is_that_of_the_enrolled_clients():
     with make() as one:
-        assert set(one._registry.entries) == {identity.id for identity in one._ids}
+        assert set(one._registry.entries) == {identity.id for identity in one._fleet.ids}
         assert keys.registry_digest(one._registry) == one.state()["registry"].tobytes()

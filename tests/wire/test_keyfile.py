@@ -169,3 +169,13 @@ def test_identities_of_two_providers_do_not_share_a_file(path):
     mixed = identities("openssl", 1) + identities("pqcrypto", 1)
     with pytest.raises(KeyFileError, match="one provider"):
         keyfile.save(path, mixed, PASS)
+
+
+@pytest.mark.parametrize("scheme", ["ml-dsa-87", "ml-dsa-65+ed25519", "ed25519"])
+def test_keys_of_every_scheme_are_kept(tmp_path, scheme):
+    path = tmp_path / "keys" / "some.key"
+    made = keyfile.obtain(path, "openssl", 2, plain=True, scheme=scheme)
+    found = keyfile.obtain(path, "openssl", 2, scheme=scheme)
+    assert [(i.id, i.scheme) for i in found] == [(i.id, scheme) for i in made]
+    with pytest.raises(keyfile.KeyFileError, match="expected ml-dsa-65"):
+        keyfile.obtain(path, "openssl", 2)

@@ -54,13 +54,15 @@ def test_threads_and_processes_do_the_same(processes):
     at = helpers.scene()
     threads = pool.start(SETUP, 1, "threads")
     for one in (threads, processes):
-        sealed, seconds = one.submit(*job()).result()
+        sealed, exposed, seconds = one.submit(*job()).result()
         assert set(seconds) == {"kem", "hash", "sign", "aead", "seal"}
         assert seconds["seal"] >= seconds["sign"] > 0
         facts, key = at.round.announced.announce, at.clients[0].public
         for other in (threads, processes):
             arguments = (sealed.envelope, facts, at.secret.expose(), key)
-            opened, seconds = other.submit("open", *arguments).result()
+            opened, found, seconds = other.submit("open", *arguments).result()
+            assert found == exposed  # both ends share the exports
+            assert sealed.exports is opened.exports is None
             assert opened.payload == MODEL
             assert set(seconds) == {"kem", "hash", "verify", "aead", "codec", "open"}
         refused = processes.submit("open", sealed.envelope, facts, bytes(2464), key).result()

@@ -125,6 +125,24 @@ def test_senders_outside_the_registry_the_round_or_the_time_are_refused():
     refused(Code.REVOKED, at._replace(round=at.round._replace(registry=revoked)), data)
 
 
+def test_keys_outside_their_time_or_epoch_are_refused():
+    at = helpers.scene()
+    one, data = at.clients[0], seal(at).envelope
+    for valid, outcome in (((0, NOW), Code.SENDER), ((NOW + 1, 2 * NOW), Code.SENDER),
+                           ((NOW, NOW + 1), None)):  # fmt: skip
+        registry = keys.register([keys.enrol(one, (1,), *valid)], verifier="openssl")
+        then = at._replace(round=at.round._replace(registry=registry))
+        if outcome is None:
+            assert deliver(then, data)[1]
+        else:
+            refused(outcome, then, data)
+    # A new epoch of the same key: what it sealed in the old one no longer counts.
+    registry = keys.register([keys.enrol(one, (1,), epoch=1)], verifier="openssl")
+    then = at._replace(round=at.round._replace(registry=registry))
+    refused(Code.SENDER, then, data)
+    assert deliver(then, reseal(then, key_epoch=1))[1]
+
+
 def test_an_identity_cannot_be_borrowed():
     at = helpers.scene()
     error = refused(Code.SIGNATURE, at, reseal(at, who=0, signer=1))
@@ -201,6 +219,23 @@ def test_a_clone_is_detected_when_the_two_meet():
     refused(Code.REPLAY, later, seal(later, chain=chain).envelope, server.open_round(state))
 
 
+def test_a_sender_catches_up_after_a_lost_acknowledgement():
+    first, later = helpers.scene(), helpers.scene(1)
+    sealed = seal(first)
+    state, _ = deliver(first, sealed.envelope)  # and nothing comes back
+    state = server.open_round(state)
+    chain = client.Chain()
+    refused(Code.REPLAY, later, seal(later, chain=chain).envelope, state)
+    assert errors.reply(Code.REPLAY) == "STALE"
+    head = state.chains[first.clients[0].id]
+    found = client.catch_up(chain, [(0, sealed.transcript)], head)
+    assert deliver(later, seal(later, chain=found).envelope, state)[1]
+    assert client.catch_up(chain, [(0, sealed.transcript)], client.Chain()) == chain
+    for stranger in (client.Chain(1, b"\7" * 32), head._replace(seq=5)):
+        with pytest.raises(errors.EnvelopeError, match="EQUIVOCATION"):
+            client.catch_up(chain, [(0, sealed.transcript)], stranger)
+
+
 def test_more_updates_than_allowed_are_against_policy():
     at = helpers.scene()
     sealed = seal(at)
@@ -247,9 +282,9 @@ def test_a_slot_filled_while_another_copy_was_being_opened():
             server.inspect(facts, at.round.spec, data, at.secret, key, verifier="openssl")
             for data in (one, two)
         ]
-        state, outcome = server.commit(at.round, EMPTY, opened[0])
+        state, outcome = server.commit(at.round, EMPTY, opened[0], NOW)
         assert outcome == "accepted"
-        return state, server.commit(at.round, state, opened[1])
+        return state, server.commit(at.round, state, opened[1], NOW)
 
     data = seal(at).envelope
     state, second = race(data, data)

@@ -1,0 +1,329 @@
+"""All members and the server of a round in one process, with members that leave at any step.
+
+Every message is made, checked and counted as between machines; only the network is missing. This is
+what simulated runs, tests and measurements drive; a deployment calls ``agreement``, ``client`` and
+``server``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from qoejax.wire import envelope, kem, sign
+from qoejax.wire.clock import Clock
+from qoejax.wire.errors import EnvelopeError
+from qoejax.wire.keys import ID_SIZE, Identity
+from qoejax.wire.secagg import agreement, client, forms, graph, server, shamir
+from qoejax.wire.secagg.plan import Plan
+
+STEPS = ("keys", "ciphertexts", "shares", "input", "confirm", "unmask")
+"""What a member sends, in order; one that leaves at a step sends nothing from there on."""
+
+Tamper = Callable[[str, bytes, bytes], bytes]
+"""``(step, sender, frame) -> frame``: what the network, or a bad member, makes of a frame."""
+
+
+class Epoch(NamedTuple):
+    """The members' agreed edges, and the server's view of them."""
+
+    members: dict[bytes, agreement.Epoch]
+    group: server.Members
+
+
+class Outcome(NamedTuple):
+    """What came of a round.
+
+    Attributes:
+        total: the sum [N] of the survivors' inputs modulo 2**32.
+        survivors: ids of those whose inputs are in it.
+        refused: by id, why a member's frame was refused or the member itself stopped.
+        up: bytes from each member.
+        down: bytes to each member.
+        seconds: CPU seconds by member; the server's own under ``b""``.
+        told: the signed SURVIVORS frame, for a log.
+        confirmed: CONFIRM frames by member, the members' evidence of what they were told.
+        epoch: for later rounds of the epoch.
+    """
+
+    total: np.ndarray
+    survivors: tuple[bytes, ...]
+    refused: dict[bytes, EnvelopeError]
+    up: dict[bytes, int]
+    down: dict[bytes, int]
+    seconds: dict[bytes, float]
+    told: bytes
+    confirmed: dict[bytes, bytes]
+    epoch: Epoch
+
+
+def upload(degree: int, length: int, *, fresh: bool = True, evidence: bool = True) -> int:
+    """Bytes that a member sends in a round with all its neighbours there, input included.
+
+    In a first round (``fresh``) of an even degree; later rounds of an epoch agree on nothing.
+    """
+    front, signature = envelope.HEADER_SIZE, sign.SIGNATURE_SIZE
+    shares = front + 4 * forms.COMMIT_SIZE + 2 + 16 + degree * (forms.RECORD_SIZE + forms.SEED_SIZE)
+    masked = front + 64 + 4 * length + signature
+    confirm = front + forms.DIGEST_SIZE + degree * (ID_SIZE + forms.TAG_SIZE)
+    confirm += signature if evidence else 0
+    unmask = front + (degree + 1) * (ID_SIZE + 1 + shamir.SHARE_SIZE)
+    total = shares + masked + confirm + unmask
+    if fresh:
+        keys = front + kem.PUBLIC_SIZE + signature
+        listed = ID_SIZE + forms.DIGEST_SIZE + kem.ENC_SIZE
+        total += keys + front + forms.DIGEST_SIZE + degree // 2 * listed + signature
+    return total
+
+
+class _Round:
+    """Who is still there, and what has been counted."""
+
+    def __init__(
+        self,
+        me: Identity,
+        facts: Plan,
+        members: Mapping[bytes, Identity],
+        verifier: str,
+        leaves: Mapping[bytes, str],
+        tamper: Tamper | None,
+        trust: agreement.Trust | None,
+    ):
+        unknown = set(leaves.values()) - set(STEPS)
+        if unknown:
+            raise ValueError(f"no step {sorted(unknown)[0]!r}: expected one of {', '.join(STEPS)}")
+        self.me, self.facts, self.members, self.verifier = me, facts, members, verifier
+        self.publics = {name: one.public for name, one in members.items()}
+        self.leaves, self.tamper, self.trust = leaves, tamper, trust
+        self.refused: dict[bytes, EnvelopeError] = {}
+        self.up = dict.fromkeys(members, 0)
+        self.down = dict.fromkeys(members, 0)
+        self.clock = Clock()
+
+    def there(self, name: bytes, step: str) -> bool:
+        """Whether a member still takes part at a step."""
+        if name in self.refused:
+            return False
+        return STEPS.index(self.leaves.get(name, STEPS[-1])) > STEPS.index(step) or (
+            name not in self.leaves
+        )
+
+    def member(self, name: bytes, step: Callable, *arguments):
+        """A member's work; None where it stops for good."""
+        try:
+            with self.clock(name.hex()):
+                return step(*arguments)
+        except EnvelopeError as error:
+            self.refused[name] = error
+            return None
+
+    def server(self, name: bytes, step: Callable, *arguments):
+        """The server's check of a member's frame; None where it refuses, and the member is out."""
+        try:
+            with self.clock(""):
+                return step(*arguments)
+        except EnvelopeError as error:
+            self.refused[name] = error
+            return None
+
+    def sent(self, step: str, name: bytes, frame: bytes, more: int = 0) -> bytes:
+        """The frame as it arrives; ``more`` bytes go with it."""
+        self.up[name] += len(frame) + more
+        return frame if self.tamper is None else self.tamper(step, name, frame)
+
+
+def _agree(rnd: _Round) -> Epoch:
+    """Keys and ciphertexts: the first two steps of an epoch's first round."""
+    facts, verifier = rnd.facts, rnd.verifier
+    joined, frames, keys = {}, {}, {}
+    for name, one in rnd.members.items():
+        if rnd.there(name, "keys") and (made := rnd.member(name, agreement.join, one, facts)):
+            joined[name], frame = made
+            frames[name] = rnd.sent("keys", name, frame)
+            found = rnd.server(
+                name, server.key, facts, name, frames[name], rnd.publics[name], verifier
+            )
+            if found is not None:
+                keys[name] = found
+    with rnd.clock(""):
+        group = server.members(facts, keys)
+    agreeing, sent = _ciphertexts(rnd, group, joined, frames)
+    epochs = {}
+    for name in agreeing:
+        received = {
+            peer: (sent[peer][0], sent[peer][1][name])
+            for peer in graph.anticlockwise(group.graph, name)
+            if peer in sent and name in sent[peer][1]
+        }
+        rnd.down[name] += sum(len(a) + len(b) for a, b in received.values())
+        made = rnd.member(name, agreement.agree, agreeing[name], received, rnd.publics, verifier)
+        if made is not None:
+            epochs[name] = made
+    return Epoch(epochs, group)
+
+
+def _ciphertexts(
+    rnd: _Round,
+    group: server.Members,
+    joined: Mapping[bytes, agreement.Joined],
+    frames: Mapping[bytes, bytes],
+) -> tuple[dict[bytes, agreement.Agreeing], dict[bytes, tuple[bytes, dict[bytes, bytes]]]]:
+    """Every member encapsulates; the frames and ciphertexts that the server accepts."""
+    agreeing, sent = {}, {}
+    for name in group.directory.names:
+        if not rnd.there(name, "ciphertexts"):
+            continue
+        near = {peer: frames[peer] for peer in graph.neighbours(group.graph, name)}
+        rnd.down[name] += sum(map(len, near.values()))
+        rnd.down[name] += len(group.directory.names) * (len(name) + forms.DIGEST_SIZE)
+        made = rnd.member(
+            name, agreement.encapsulate, joined[name], group.directory, near, rnd.publics,
+            rnd.verifier, rnd.trust,
+        )  # fmt: skip
+        if made is None:
+            continue
+        agreeing[name], frame, encs = made
+        frame = rnd.sent("ciphertexts", name, frame, sum(map(len, encs.values())))
+        rnd.server(
+            name, server.ciphertexts, rnd.facts, group, name, frame, encs, rnd.publics[name],
+            rnd.verifier,
+        )  # fmt: skip
+        if name not in rnd.refused:
+            sent[name] = (frame, encs)
+    return agreeing, sent
+
+
+def run(
+    me: Identity,
+    facts: Plan,
+    members: Mapping[bytes, Identity],
+    inputs: Mapping[bytes, np.ndarray],
+    *,
+    epoch: Epoch | None = None,
+    verifier: str = "openssl",
+    leaves: Mapping[bytes, str] | None = None,
+    tamper: Tamper | None = None,
+    trust: agreement.Trust | None = None,
+) -> Outcome:
+    """One round from the plan to the sum.
+
+    Args:
+        me: the server.
+        facts: the plan.
+        members: identities of those asked, by id.
+        inputs: what each would send, [N] uint32.
+        epoch: agreed edges, if this is not the epoch's first round.
+        verifier: name of the ML-DSA implementation.
+        leaves: step of ``STEPS`` at which a member leaves.
+        tamper: stands for the network.
+        trust: what members assume, see ``agreement.encapsulate``.
+
+    Raises:
+        EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
+            secret does not open. Nobody's input is then known to anybody.
+    """
+    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust)
+    with rnd.clock(""):
+        opening = server.open_round(me, facts)
+    for name in members:
+        rnd.down[name] += len(opening)
+        rnd.member(name, agreement.start, opening, me.public, facts.announce, verifier)
+    epoch = _agree(rnd) if epoch is None else epoch
+    epochs = dict(epoch.members)
+    state, sharing = _shares(rnd, epoch.group, epochs)
+    masking, arrived = _inputs(rnd, state, sharing, inputs)
+    with rnd.clock(""):
+        told, body = server.survivors(me, facts, state, arrived)
+    given, confirmed = _unmask(rnd, state, masking, set(arrived), told, body)
+    with rnd.clock(""):
+        total = server.total(facts, state, arrived, given)
+    seconds = {bytes.fromhex(k): v for k, v in rnd.clock.seconds.items()}
+    return Outcome(
+        total, tuple(sorted(arrived)), rnd.refused, rnd.up, rnd.down, seconds, told, confirmed,
+        Epoch(epochs, epoch.group),
+    )  # fmt: skip
+
+
+def _shares(
+    rnd: _Round, group: server.Members, epochs: dict[bytes, agreement.Epoch]
+) -> tuple[server.Collected, dict[bytes, client.Sharing]]:
+    sharing, frames = {}, {}
+    for name in list(epochs):
+        if name not in rnd.members or not rnd.there(name, "shares"):
+            continue
+        made = rnd.member(name, client.share, epochs[name], rnd.facts)
+        if made is None:
+            continue
+        epochs[name], state, frame = made
+        frame = rnd.sent("shares", name, frame)
+        if rnd.server(name, server.shares, rnd.facts, group, name, frame) is not None:
+            sharing[name], frames[name] = state, frame
+    with rnd.clock(""):
+        return server.collected(rnd.facts, group, frames), sharing
+
+
+def _inputs(
+    rnd: _Round,
+    state: server.Collected,
+    sharing: Mapping[bytes, client.Sharing],
+    inputs: Mapping[bytes, np.ndarray],
+) -> tuple[dict[bytes, client.Masking], dict[bytes, np.ndarray]]:
+    masking, arrived = {}, {}
+    for name in sharing:
+        if not rnd.there(name, "input"):
+            continue
+        boxes = server.boxes(state, name)
+        size = forms.BOX_SIZE + 2 * forms.COMMIT_SIZE + len(name)
+        rnd.down[name] += len(boxes) * size + len(state.bits)
+        made = rnd.member(name, client.mask, sharing[name], state.bits, boxes, inputs[name])
+        if made is None:
+            continue
+        after, frame = made
+        frame = rnd.sent("input", name, frame)
+        vector = rnd.server(
+            name, server.masked, rnd.facts, state, name, frame, rnd.publics[name], rnd.verifier
+        )
+        if vector is not None:
+            masking[name], arrived[name] = after, vector
+    return masking, arrived
+
+
+def _unmask(
+    rnd: _Round,
+    state: server.Collected,
+    masking: Mapping[bytes, client.Masking],
+    alive: set[bytes],
+    told: bytes,
+    body: bytes,
+) -> tuple[dict[bytes, dict], dict[bytes, bytes]]:
+    """Confirmations, then shares; by sender."""
+    confirming, tags, confirmed = {}, {}, {}
+    for name in masking:
+        rnd.down[name] += len(told)
+        if not rnd.there(name, "confirm"):
+            continue
+        made = rnd.member(name, client.confirm, masking[name], told, rnd.me.public, rnd.verifier)
+        if made is None:
+            continue
+        confirming[name], frame = made
+        confirmed[name] = rnd.sent("confirm", name, frame)
+        found = rnd.server(
+            name, server.confirmation, rnd.facts, body, name, confirmed[name], rnd.publics[name],
+            rnd.verifier,
+        )  # fmt: skip
+        if found is not None:
+            tags[name] = found
+    given = {}
+    for name in confirming:
+        if not rnd.there(name, "unmask"):
+            continue
+        mine = {peer: told[name] for peer, told in tags.items() if name in told}
+        rnd.down[name] += len(mine) * (len(name) + forms.TAG_SIZE)
+        frame = rnd.member(name, client.unmask, confirming[name], mine)
+        if frame is None:
+            continue
+        frame = rnd.sent("unmask", name, frame)
+        found = rnd.server(name, server.released, rnd.facts, state, alive, name, frame)
+        if found is not None:
+            given[name] = found
+    return given, confirmed
