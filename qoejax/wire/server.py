@@ -1,11 +1,12 @@
 """The receiver's side: checks in a fixed order, cheap first, over a state that can be saved.
 
     exact length > magic, version, type, suite > run, round, announcement > sender > seq, prev
-    > decrypt > signature > digests > leaves finite, caps
+    > session > decrypt > signature > digests > leaves finite, caps
 
-``precheck`` and ``commit`` read and return a ``State`` and belong to one thread. ``inspect`` is
-stateless and costs nearly all the time, so it may run anywhere, many at once; ``commit`` repeats
-the check of the slot, so the outcome is that of opening one envelope after the other.
+``precheck``, ``opening_key`` and ``commit`` read a ``State``, the last returns the next, and all
+belong to one thread. ``inspect`` is stateless and costs nearly all the time, so it may run anywhere
+and many at once; ``commit`` repeats the check of the slot, so the outcome is that of opening one
+envelope after the other.
 """
 
 import hashlib
