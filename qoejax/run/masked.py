@@ -82,6 +82,24 @@ class _Group(NamedTuple):
     epoch: local.Epoch | None = None
 
 
+class Record(NamedTuple):
+    """What a log keeps of one sum; anybody can check it without an update.
+
+    Attributes:
+      plan: The encoded plan.
+      members: Ids of all who joined, in the order of the bits in ``told``.
+      told: The server's signed SURVIVORS frame.
+      confirmed: Signed CONFIRM frames of survivors.
+      total: SHA-256 of the sum's little-endian words.
+    """
+
+    plan: bytes
+    members: tuple[bytes, ...]
+    told: bytes
+    confirmed: dict[bytes, bytes]
+    total: bytes
+
+
 class Sums(NamedTuple):
     """What the server learnt of a round.
 
@@ -91,6 +109,7 @@ class Sums(NamedTuple):
       rejected: Clients that were refused, stopped, or in a group whose sum was not opened, by code.
       up: Bytes from all clients, and ``down`` to them.
       seconds: CPU seconds of each client, and ``server``'s.
+      records: One for each sum.
     """
 
     words: np.ndarray
@@ -100,6 +119,7 @@ class Sums(NamedTuple):
     down: int
     seconds: dict[int, float]
     server: float
+    records: tuple[Record, ...]
 
 
 class Session:
@@ -152,23 +172,26 @@ class Session:
         out = np.zeros((self.rules.groups, self.length), np.uint32)
         counted: set[int] = set()
         rejected, seconds, up, down, server = Counter(), {}, 0, 0, 0.0
+        records = []
         for at, group in enumerate(self._groups):
             here = [i for i in group.clients if i in words]
             index = {self.who.clients[i].id: i for i in here}
+            agreed = self._plan(told, group)
             try:
-                done = self._run(told, group, index, words, leaves)
+                done = self._run(agreed, group, index, words, leaves)
             except EnvelopeError as error:
                 rejected[str(error.code)] += len(set(here) - set(leaves))
                 continue
             first = group.first if group.epoch else number
             self._groups[at] = group._replace(first=first, epoch=done.epoch)
             out[at] = done.total
+            records.append(_record(agreed, done))
             counted |= {index[name] for name in done.survivors}
             rejected.update(str(e.code) for e in done.refused.values())
             seconds |= {index[name]: s for name, s in done.seconds.items() if name}
             up, down = up + sum(done.up.values()), down + sum(done.down.values())
             server += done.seconds[b""]
-        return Sums(out, frozenset(counted), rejected, up, down, seconds, server)
+        return Sums(out, frozenset(counted), rejected, up, down, seconds, server, tuple(records))
 
     def _divide(self, epoch: int, asked: list[int]) -> list[_Group]:
         """Groups of nearly equal size, in an order that the run's seed and the epoch fix.
@@ -195,22 +218,24 @@ class Session:
         except ValueError:
             return bound.Choice(members - 1, members, members, 1.0, 1.0)
 
-    def _run(
-        self,
-        told: announce.Announced,
-        group: _Group,
-        index: dict[bytes, int],
-        words: dict[int, np.ndarray],
-        leaves: dict[int, str],
-    ) -> local.Outcome:
+    def _plan(self, told: announce.Announced, group: _Group) -> plan.Plan:
         facts, choice = told.announce, group.choice
-        agreed = plan.Plan(
+        return plan.Plan(
             announce=told.digest, run=facts.run, round=facts.round,
             first=facts.round if group.epoch is None else group.first,
             server=told.server, suite=facts.suite, base_model=facts.base_model,
             tree_spec=facts.tree_spec, degree=choice.degree, threshold=choice.threshold,
             least=choice.least, length=self.length,
         )  # fmt: skip
+
+    def _run(
+        self,
+        agreed: plan.Plan,
+        group: _Group,
+        index: dict[bytes, int],
+        words: dict[int, np.ndarray],
+        leaves: dict[int, str],
+    ) -> local.Outcome:
         return local.run(
             self.who.server,
             agreed,
@@ -221,6 +246,12 @@ class Session:
             leaves={name: leaves[i] for name, i in index.items() if i in leaves},
             trust=agreement.Trust(self.rules.colluding, self.rules.active),
         )
+
+
+def _record(agreed: plan.Plan, done: local.Outcome) -> Record:
+    total = hashlib.sha256(done.total.astype("<u4").tobytes()).digest()
+    names = done.epoch.group.directory.names
+    return Record(plan.encode(agreed), names, done.told, done.confirmed, total)
 
 
 def leaving_step(number: int, client: int, agreed: bool) -> str:
