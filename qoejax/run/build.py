@@ -5,7 +5,9 @@ that is in no table, stops a run before anything compiles.
 """
 
 import functools
-from collections.abc import Mapping
+import inspect
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,8 @@ from qoejax.types import Examples
 
 EXCHANGES = ("none", "pqc", *exchange.MASKED)
 KEY_FILES = ("plain", "encrypted")
+
+LOG = logging.getLogger("qoejax")
 
 
 class Data(NamedTuple):
@@ -234,13 +238,23 @@ def objective(config: ml_collections.ConfigDict, spec: table.Spec, label_counts:
     model = dict(config.model)
     make_net = choose(NETS, model.pop("net"), "model.net")
     services = max(1, len(spec.services))
-    net = call(make_net, "model", classes=len(spec.label_names), services=services, **model)
+    own = _of_net(make_net, model)
+    net = call(make_net, "model", classes=len(spec.label_names), services=services, **own)
     loss = dict(config.loss)
     weights = call(
         losses.class_weights, "loss.class_weight", counts=label_counts,
         scheme=loss.pop("class_weight"),
     )  # fmt: skip
     return call(losses.make_loss, "loss", net=net, class_weight=weights, **loss)
+
+
+def _of_net(make_net: Callable[..., Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The keys without those of other nets only, which remain when a config's net is changed."""
+    mine = inspect.signature(make_net).parameters
+    known = {key for make in NETS.values() for key in inspect.signature(make).parameters}
+    if unused := sorted(model.keys() & known - mine.keys()):
+        LOG.info("config.model: this net has no %s", ", ".join(unused))
+    return {k: v for k, v in model.items() if k not in unused}
 
 
 def server_optimizer(config: ml_collections.ConfigDict) -> Any:

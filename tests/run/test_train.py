@@ -4,9 +4,13 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
+from qoejax.data.table import Column, Spec
 from qoejax.run import build
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
@@ -148,6 +152,7 @@ def test_sigkill_at_any_moment_changes_no_bit(data_dir, tmp_path, kills, wired_r
         ("clients", {"count": 7}, r"config\.clients: .*3 .*7"),
         ("data", {"drop": ("colour",)}, r"no column 'colour' to drop"),
         ("data", {"scale": "furlong"}, r"scale is 'furlong'"),
+        ("model", {"widht": 8}, r"config\.model: .*'widht'"),
         ("perf", {"client_axis": "diagonal"}, r"config\.perf.*diagonal"),
     ],
 )
@@ -209,3 +214,15 @@ def test_plain_config_round_trip(data_dir):
     config = tiny_config(data_dir, data={"keep": ("a", "b")})
     plain = json.loads(json.dumps(build.plain_config(config)))
     assert build.from_plain(plain).to_dict() == config.to_dict()
+
+
+def test_the_net_of_a_config_can_be_changed_alone(caplog):
+    """Keys of the hybrid that the other net lacks stay in the config, unused, and are named."""
+    config = base.get_config()
+    config.model.net = "linear"
+    spec = Spec("made up", (Column("x", "", "numeric", False, ""),), ("a", "b"), (), {}, "a", 1)
+    with caplog.at_level("INFO", logger="qoejax"):
+        objective = build.objective(config, spec, np.ones(2))
+    shapes = jax.eval_shape(objective.init, jax.random.key(0), jnp.zeros((1, 1, 3)))
+    assert "this net has no depth, dropout, heads, mlp, width" in caplog.text
+    assert {leaf.shape for leaf in jax.tree.leaves(shapes)} == {(3, 2), (2,), (3, 17), (17,)}
