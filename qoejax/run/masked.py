@@ -83,6 +83,24 @@ class _Group(NamedTuple):
     epoch: local.Epoch | None = None
 
 
+class Record(NamedTuple):
+    """What a log keeps of one sum; anybody can check it without an update.
+
+    Attributes:
+      plan: The encoded plan.
+      members: Ids of all who joined, in the order of the bits in ``told``.
+      told: The server's signed SURVIVORS frame.
+      confirmed: Signed CONFIRM frames of survivors.
+      total: SHA-256 of the sum's little-endian words.
+    """
+
+    plan: bytes
+    members: tuple[bytes, ...]
+    told: bytes
+    confirmed: dict[bytes, bytes]
+    total: bytes
+
+
 class Sums(NamedTuple):
     """What the server learnt of a round.
 
@@ -91,20 +109,20 @@ class Sums(NamedTuple):
       counted: Clients that are in one of the sums.
       rejected: Clients that were refused, stopped, or in a group whose sum was not opened, by code.
       refused: The same by id, without those that stopped of themselves.
-      logged: Entries of the transparency log, one a sum.
       up: Bytes from all clients, and ``down`` to them.
       seconds: CPU seconds of each client, and ``server``'s.
+      records: One for each sum.
     """
 
     words: np.ndarray
     counted: frozenset[int]
     rejected: Counter[str]
     refused: dict[bytes, str]
-    logged: list[bytes]
     up: int
     down: int
     seconds: dict[int, float]
     server: float
+    records: tuple[Record, ...]
 
 
 class Session:
@@ -174,12 +192,13 @@ class Session:
         counted: set[int] = set()
         rejected, seconds, up, down, server = Counter(), {}, 0, 0, 0.0
         refused: dict[bytes, str] = {}
-        logged = []
+        kept = []
         for at, group in enumerate(self._groups):
             here = [i for i in group.clients if i in words]
             index = {self.who.clients[i].id: i for i in here}
+            agreed = self._plan(told, group)
             try:
-                agreed, done = self._run(told, group, index, words, leaves)
+                done = self._run(agreed, group, index, words, leaves)
             except EnvelopeError as error:
                 rejected[str(error.code)] += len(set(here) - set(leaves))
                 refused |= {name: str(error.code) for name, i in index.items() if i not in leaves}
@@ -187,14 +206,16 @@ class Session:
             first = group.first if group.epoch else number
             self._groups[at] = group._replace(first=first, epoch=done.epoch)
             out[at] = done.total
+            kept.append(_record(agreed, done))
             counted |= {index[name] for name in done.survivors}
             rejected.update(str(e.code) for e in done.refused.values())
             refused |= {name: str(e.code) for name, e in done.refused.items()}
-            logged.append(_entry(agreed, done))
             seconds |= {index[name]: s for name, s in done.seconds.items() if name}
             up, down = up + sum(done.up.values()), down + sum(done.down.values())
             server += done.seconds[b""]
-        return Sums(out, frozenset(counted), rejected, refused, logged, up, down, seconds, server)
+        return Sums(
+            out, frozenset(counted), rejected, refused, up, down, seconds, server, tuple(kept)
+        )
 
     def _divide(self, epoch: int, asked: list[int]) -> list[_Group]:
         """Groups of nearly equal size, in an order that the run's seed and the epoch fix.
@@ -221,23 +242,25 @@ class Session:
         except ValueError:
             return bound.Choice(members - 1, members, members, 1.0, 1.0)
 
-    def _run(
-        self,
-        told: announce.Announced,
-        group: _Group,
-        index: dict[bytes, int],
-        words: dict[int, np.ndarray],
-        leaves: dict[int, str],
-    ) -> tuple[plan.Plan, local.Outcome]:
+    def _plan(self, told: announce.Announced, group: _Group) -> plan.Plan:
         facts, choice = told.announce, group.choice
-        agreed = plan.Plan(
+        return plan.Plan(
             announce=told.digest, run=facts.run, round=facts.round,
             first=facts.round if group.epoch is None else group.first,
             server=told.server, suite=facts.suite, base_model=facts.base_model,
             tree_spec=facts.tree_spec, degree=choice.degree, threshold=choice.threshold,
             least=choice.least, length=self.length,
         )  # fmt: skip
-        return agreed, local.run(
+
+    def _run(
+        self,
+        agreed: plan.Plan,
+        group: _Group,
+        index: dict[bytes, int],
+        words: dict[int, np.ndarray],
+        leaves: dict[int, str],
+    ) -> local.Outcome:
+        return local.run(
             self.who.server,
             agreed,
             {name: self.who.clients[i] for name, i in index.items()},
@@ -249,13 +272,13 @@ class Session:
         )
 
 
-def _entry(agreed: plan.Plan, done: local.Outcome) -> bytes:
-    """A sum in the log: its plan, the signed survivor set, and who confirmed it."""
+def _record(agreed: plan.Plan, done: local.Outcome) -> Record:
+    """A sum: its plan, the signed survivor set, and who confirmed it."""
     names = done.epoch.group.directory.names
     frames = done.confirmed if agreed.evidence else {}
     confirmed = {name: frame for name, frame in frames.items() if name not in done.refused}
     total = hashlib.sha256(done.total.astype("<u4").tobytes()).digest()
-    return records.survivors(plan.encode(agreed), names, done.told, confirmed, total)
+    return Record(plan.encode(agreed), names, done.told, confirmed, total)
 
 
 def leaving_step(number: int, client: int, agreed: bool) -> str:
@@ -315,7 +338,8 @@ def _entries(
     outcome = records.Outcome(
         run=facts.run, round=number, greetings={}, slots={}, rejected=found.refused, evidence=(),
         aggregate=hashlib.sha256(found.words.astype("<u4").tobytes()).digest(), model=after[0],
-        spec=after[1], sums=found.logged, summed=len(found.counted),
+        spec=after[1], sums=[records.survivors(*each) for each in found.records],
+        summed=len(found.counted),
     )  # fmt: skip
     return [records.announcement(data), *records.outcome(outcome)]
 

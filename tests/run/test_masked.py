@@ -1,5 +1,6 @@
 """Rounds over secure aggregation: the same model as without, up to the stated rounding."""
 
+import hashlib
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from qoejax.run import build, exchange, masked, transparency, verify, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
 from qoejax.wire.log import audit, store
-from qoejax.wire.secagg import local
+from qoejax.wire.secagg import local, plan
 from tests.run.conftest import tiny_config
 from tests.wire.log.helpers import log_key, with_witnesses
 
@@ -118,6 +119,10 @@ def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
     plain = np.sum([words[i] for i in found.counted], axis=0, dtype=np.uint32)
     np.testing.assert_array_equal(found.words, plain[None])
     assert plain[-1] == weight.sum()
+    (record,) = found.records
+    assert record.total == hashlib.sha256(plain.astype("<u4").tobytes()).digest()
+    assert len(record.members) == len(record.confirmed) == 3
+    assert plan.decode(record.plan).length == len(plain)
 
 
 def test_a_client_with_nothing_finite_leaves_before_its_input(run, deltas):

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
         down: bytes to each member.
         seconds: CPU seconds by member; the server's own under ``b""``.
         told: the signed SURVIVORS frame, for a log.
-        confirmed: CONFIRM frames by member, the members' evidence of what they were told.
+        confirmed: accepted CONFIRM frames by member: where signed, evidence of what it was told.
         epoch: for later rounds of the epoch.
     """
 
@@ -306,13 +306,12 @@ def _unmask(
         if made is None:
             continue
         confirming[name], frame = made
-        confirmed[name] = rnd.sent("confirm", name, frame)
+        frame = rnd.sent("confirm", name, frame)
         found = rnd.server(
-            name, server.confirmation, rnd.facts, body, name, confirmed[name], rnd.publics[name],
-            rnd.verifier,
-        )  # fmt: skip
+            name, server.confirmation, rnd.facts, body, name, frame, rnd.publics[name], rnd.verifier
+        )
         if found is not None:
-            tags[name] = found
+            tags[name], confirmed[name] = found, frame
     given = {}
     for name in confirming:
         if not rnd.there(name, "unmask"):

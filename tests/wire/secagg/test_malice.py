@@ -1,6 +1,8 @@
 """A server that lies to members, members that lie to each other, and frames that are not right."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -491,30 +493,85 @@ def test_total_needs_enough_shares_of_everybody():
 # Frames.
 
 
-@given(st.data())
-def test_only_an_envelope_error_leaves_the_readers(data):
-    """Any bytes, and any change of the right ones."""
-    name = NAMES[0]
-    frame = shared()[2][name] if data.draw(st.booleans()) else masking()[name][1]
-    raw = bytearray(frame)
+class Receiver(NamedTuple):
+    """A genuine frame, and what its recipient does with any bytes in its place."""
+
+    genuine: bytes
+    receive: Callable[[bytes], object]
+    signed: bool = True
+
+
+@functools.cache
+def receivers():
+    name, public = NAMES[0], PUBLICS[NAMES[0]]
+    told, body = survivors(NAMES)
+    peer = graph.clockwise(members().graph, name)[0]
+    behind = received(peer)
+    confirming = confirm(name, told)[1]
+
+    def key(data):
+        server.key(FACTS, name, data, public, "openssl")
+
+    def ciphertexts(data):
+        given = behind | {name: (data, behind[name][1])}
+        one = agreement.agree(encapsulated()[peer][0], given, PUBLICS, "openssl")
+        if name in one.refused:
+            raise EnvelopeError(one.refused[name], "refused")
+
+    def masked(data):
+        server.masked(FACTS, shared()[1], name, data, public, "openssl")
+
+    def confirmation(data):
+        server.confirmation(FACTS, body, name, data, public, "openssl")
+
+    def opening(data):
+        agreement.start(data, scene.server().public, FACTS.announce, "openssl")
+
+    return {
+        "OPEN": Receiver(server.open_round(scene.server(), FACTS), opening),
+        "KEYS": Receiver(joined()[1][name], key),
+        "CIPHERTEXTS": Receiver(encapsulated()[name][1], ciphertexts),
+        "SHARES": Receiver(
+            shared()[2][name], lambda data: server.shares(FACTS, members(), name, data), False
+        ),
+        "INPUT": Receiver(masking()[name][1], masked),
+        "SURVIVORS": Receiver(told, lambda data: confirm(name, data)),
+        "CONFIRM": Receiver(confirming, confirmation),
+        "UNMASK": Receiver(
+            honest_release(NAMES)[name],
+            lambda data: server.released(FACTS, shared()[1], set(NAMES), name, data),
+            False,
+        ),
+    }
+
+
+def accepted(step, data):
+    """Whether the recipient takes the bytes; nothing but an EnvelopeError may leave it."""
+    try:
+        receivers()[step].receive(data)
+    except EnvelopeError:
+        return False
+    return True
+
+
+def test_genuine_frames_are_taken():
+    assert set(receivers()) == set(FRAMES)
+    assert all(accepted(step, one.genuine) for step, one in receivers().items())
+
+
+FRAMES = ("OPEN", "KEYS", "CIPHERTEXTS", "SHARES", "INPUT", "SURVIVORS", "CONFIRM", "UNMASK")
+
+
+@given(st.sampled_from(FRAMES), st.data())
+def test_altered_frames_are_refused_and_nothing_else_is_raised(step, data):
+    one = receivers()[step]
+    raw = bytearray(one.genuine)
     for _ in range(data.draw(st.integers(0, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    noise = data.draw(st.binary(max_size=300))
-    for text in (cut, noise):
-        for reader in (
-            lambda t: server.shares(FACTS, members(), name, t),
-            lambda t: server.masked(FACTS, shared()[1], name, t, PUBLICS[name], "openssl"),
-            lambda t: server.released(FACTS, shared()[1], set(NAMES), name, t),
-            lambda t: agreement.start(t, scene.server().public, FACTS.announce, "openssl"),
-            lambda t: forms.unpack_tags(t),
-            lambda t: forms.unpack_ciphertexts(bytes(32), t),
-            lambda t: forms.unpack_sets(t, members().directory),
-        ):
-            try:
-                reader(text)
-            except EnvelopeError:
-                continue
+    for text in (bytes(raw), cut, cut + b"\0", data.draw(st.binary(max_size=300))):
+        taken = accepted(step, text)
+        assert not (taken and one.signed and text != one.genuine)
 
 
 @pytest.mark.parametrize("step", local.STEPS)
