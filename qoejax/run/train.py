@@ -3,11 +3,9 @@
 import contextlib
 import functools
 import logging
-import math
-import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,29 +27,22 @@ from qoejax.run import (
     files,
     manifest,
     masked,
+    opening,
     participate,
     privacy,
     report,
     rounds,
-    transparency,
     tune,
     wired,
 )
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.choices import call
-from qoejax.run.enrol import PASSPHRASE
-from qoejax.run.errors import RunError
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
 from qoejax.run.writer import MetricsWriter
 from qoejax.types import Examples
-from qoejax.wire import codec, suites
-from qoejax.wire.exchange import Exchange
-from qoejax.wire.kem import SelfTestError
-from qoejax.wire.keyfile import KeyFileError
-from qoejax.wire.log.errors import LogError
-from qoejax.wire.pool import WorkerError
+from qoejax.wire import codec
 
 LOG = logging.getLogger("qoejax")
 
@@ -252,7 +243,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     sizes = rounds.blocks(run.config, first, end)
     with (
         run.group.entered(_writer, run.workdir, first) as writer,
-        _exchange(run, state.params) as wire,
+        opening.opened(run.config, run.workdir, like, run.population.count) as wire,
     ):
         for n in run.group.first(progress, sizes, end, first) or sizes:
             state, rows = _block(run, wire, state, key, n)
@@ -307,80 +298,8 @@ def _costs(run: Run, number: int, message: int) -> dict[str, Any]:
     return {"update_bytes": message, **spent}
 
 
-class Wire(NamedTuple):
-    """An exchange, or a session of masked sums, and the log of what happens in it."""
-
-    exchange: Exchange | masked.Session
-    ledger: transparency.Ledger
-
-
-@contextlib.contextmanager
-def _exchange(run: Run, params: Any) -> Iterator[Wire | None]:
-    c = run.config.exchange
-    if c.mode == "none":
-        yield None
-        return
-    with _wire_errors(), _open_ledger(run) as ledger:
-        if c.mode in exchange.MASKED:
-            made = exchange.session(
-                run.config, run.engine.message(params), run.population.count,
-                run.workdir / "keys", **_key_files(c),
-            )  # fmt: skip
-            yield Wire(made, ledger)
-            return
-        with contextlib.closing(_open_exchange(run, params)) as made:
-            yield Wire(made, ledger)
-
-
-@contextlib.contextmanager
-def _wire_errors() -> Iterator[None]:
-    try:
-        yield
-    except (KeyFileError, SelfTestError, WorkerError, LogError) as e:
-        raise RunError(f"the wire: {e}") from e
-
-
-def _open_ledger(run: Run) -> transparency.Ledger:
-    c = run.config.exchange
-    path = pathlib.Path(c.log_key) if c.log_key else run.workdir / "keys" / "log.key"
-    files_of = _key_files(c)
-    key = transparency.cosigner(
-        path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
-    )
-    trusted = transparency.with_log(c.witnesses, key.verifier)
-    digest = transparency.config_digest(build.plain_config(run.config))
-    return transparency.Ledger(run.workdir / "log", key, trusted, digest)
-
-
-def _open_exchange(run: Run, params: Any) -> Exchange:
-    c = run.config.exchange
-    # The norm of a compressed message says nothing of the delta in it.
-    max_norm = run.config.server.max_norm if run.config.compress.method == "none" else math.inf
-    chosen = suites.suite(c.suite, c.unsafe)
-    if chosen.status != "standard":
-        LOG.warning("suite %#06x (%s) is %s: docs/wire.md", chosen.id, chosen.name, chosen.status)
-    return Exchange(
-        clients=len(run.population.count), signer=c.signer, kem_provider=c.kem_provider,
-        spec=wired.tree_spec(run.engine.message(params)), workers=c.workers, suite=c.suite,
-        session=c.session, confidential=c.confidential, unsafe=c.unsafe,
-        max_norm=max_norm, key_dir=run.workdir / "keys", **_key_files(c),
-    )  # fmt: skip
-
-
-def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
-    if c.key_files == "plain":
-        return {"plain_keys": True}
-    passphrase = os.environ.get(PASSPHRASE, "")
-    if not passphrase:
-        raise RunError(
-            "config.exchange.key_files is 'encrypted', but the environment variable "
-            f"{PASSPHRASE} is not set: expected the passphrase of the key files"
-        )
-    return {"passphrase": passphrase.encode()}
-
-
 def _block(
-    run: Run, wire: Wire | None, state: Any, key: jax.Array, n: int
+    run: Run, wire: opening.Wire | None, state: Any, key: jax.Array, n: int
 ) -> tuple[Any, list[dict[str, Any]]]:
     """``n`` rounds, fused, wired or masked, and their rows for metrics.jsonl."""
     several = len(run.data.spec.label_names) > 1
@@ -422,14 +341,6 @@ def data_report(run: Run) -> dict[str, Any]:
     }
 
 
-def _close_log(run: Run, params: str, rounds: int) -> dict[str, Any]:
-    """Ends the log with the model that is saved; its head, for the manifest."""
-    with _wire_errors(), _open_ledger(run) as ledger:
-        ledger.finish(bytes.fromhex(params), rounds)
-        head = ledger.head
-    return {} if head is None else head._asdict() | {"root": head.root.hex()}
-
-
 def _finish(
     run: Run, record: dict[str, Any] | None, facts: dict[str, Any], state: Any, seconds: float
 ) -> dict[str, Any] | None:
@@ -456,7 +367,7 @@ def _conclude(
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
     record["rounds"] = done
     if run.config.exchange.mode != "none":
-        record["log"] = _close_log(run, record["params_sha256"], done)
+        record["log"] = opening.close_log(run.config, run.workdir, record["params_sha256"], done)
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
     return {
