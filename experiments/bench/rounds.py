@@ -37,26 +37,6 @@ def _config(clients: int, axis: str) -> Any:
     return c
 
 
-def _population(clients: int, rows: int, features: int) -> Any:
-    import jax
-    import numpy as np
-
-    from qoejax.data.cohort import stage
-    from qoejax.types import Examples
-
-    rng = np.random.default_rng(0)
-    n = clients * rows
-    examples = Examples(
-        x=rng.standard_normal((n, 1, features), np.float32),
-        label=rng.integers(0, 10, n, dtype=np.int32),
-        mos=np.zeros((n, 1), np.float32),
-        mos_mask=np.zeros((n, 1), bool),
-        weight=np.ones(n, np.float32),
-    )
-    staged, offset, count = stage(examples, np.split(np.arange(n), clients))
-    return jax.tree.map(jax.numpy.asarray, staged), offset, count
-
-
 @contextlib.contextmanager
 def _exchange(clients: int, params: Any, signer: str | None) -> Iterator[Any]:
     from qoejax.run import wired
@@ -74,16 +54,13 @@ def measure(clients: int, axis: str, signer: str | None) -> dict[str, Any]:
     """Times one setting."""
     import jax
 
+    from experiments.bench import random_rows
     from qoejax import trees
-    from qoejax.data.table import Column, Spec
     from qoejax.run import build, wired
 
     config = _config(clients, axis)
-    examples, offset, count = _population(clients, _ROWS.value, _FEATURES.value)
-    names = tuple(f"class{i}" for i in range(10))
-    columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(_FEATURES.value))
-    spec = Spec("bench", columns, names, (), {}, names[0], 1)
-    objective = build.objective(config, spec, [1.0] * 10)
+    spec, examples, offset, count = random_rows.make(clients, _ROWS.value, _FEATURES.value)
+    objective = build.objective(config, spec, [1.0] * random_rows.CLASSES)
     engine = build.make_engine(config, objective.loss_fn, offset, count)
     params = objective.init(jax.random.key(0), examples.x[:1])
     state, key = engine.init(params), jax.random.key(1)
