@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from qoejax.data.cohort import stage
@@ -13,7 +12,7 @@ CLASSES = 10
 
 
 def make(clients: int, rows: int, features: int) -> tuple[Spec, Examples, Any, Any]:
-    """What the rows are, the rows on the default device, each client's first row and their number.
+    """What the rows are, the rows (NumPy leaves), each client's first row and their number.
 
     Args:
       clients: P.
@@ -33,4 +32,4 @@ def make(clients: int, rows: int, features: int) -> tuple[Spec, Examples, Any, A
     columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(features))
     names = tuple(f"class{i}" for i in range(CLASSES))
     spec = Spec("bench", columns, names, (), {}, names[0], 1)
-    return spec, jax.tree.map(jax.numpy.asarray, staged), offset, count
+    return spec, staged, offset, count

@@ -26,7 +26,6 @@ from experiments.bench import common
 LAYOUTS = {"1 device": (1, 1), "2 devices": (1, 2), "2 processes": (2, 2)}
 """Processes, and devices in all."""
 
-CLASSES = 10
 
 _CLIENTS = flags.DEFINE_integer("clients", 16, "Clients of a round.", lower_bound=2)
 _ROWS = flags.DEFINE_integer("rows", 256, "Rows of each client.", lower_bound=1)
@@ -41,26 +40,12 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Set by the bench.")
 def _problem(config: Any) -> tuple[Any, Any, Any]:
     """Engine, rows on the host, and initial parameters of the default hybrid."""
     import jax
-    import numpy as np
 
-    from qoejax.data.cohort import stage
-    from qoejax.data.table import Column, Spec
+    from experiments.bench import random_rows
     from qoejax.run import build
-    from qoejax.types import Examples
 
-    rng, n = np.random.default_rng(0), _CLIENTS.value * _ROWS.value
-    rows = Examples(
-        x=rng.standard_normal((n, 1, _FEATURES.value), np.float32),
-        label=rng.integers(0, CLASSES, n, dtype=np.int32),
-        mos=np.zeros((n, 1), np.float32),
-        mos_mask=np.zeros((n, 1), bool),
-        weight=np.ones(n, np.float32),
-    )
-    staged, offset, count = stage(rows, np.split(np.arange(n), _CLIENTS.value))
-    names = tuple(f"class{i}" for i in range(CLASSES))
-    columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(_FEATURES.value))
-    spec = Spec("bench", columns, names, (), {}, names[0], 1)
-    objective = build.objective(config, spec, [1.0] * CLASSES)
+    spec, staged, offset, count = random_rows.make(_CLIENTS.value, _ROWS.value, _FEATURES.value)
+    objective = build.objective(config, spec, [1.0] * random_rows.CLASSES)
     engine = build.make_engine(config, objective.loss_fn, offset, count)
     return engine, staged, objective.init(jax.random.key(0), staged.x[:1])
 

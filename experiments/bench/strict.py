@@ -21,7 +21,7 @@ _ROWS = flags.DEFINE_integer("rows", 256, "Rows of each client.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed rounds of each.", lower_bound=1)
 _NET = flags.DEFINE_string("net", "qoenet", "Network, by its name in a config.")
 
-FEATURES, CLASSES = 40, 10
+FEATURES = 40
 
 
 def _config(axis: str) -> Any:
@@ -35,35 +35,15 @@ def _config(axis: str) -> Any:
     return c
 
 
-def _population() -> Any:
-    import numpy as np
-
-    from qoejax.data.cohort import stage
-    from qoejax.types import Examples
-
-    rng, n = np.random.default_rng(0), _CLIENTS.value * _ROWS.value
-    examples = Examples(
-        x=rng.standard_normal((n, 1, FEATURES), np.float32),
-        label=rng.integers(0, CLASSES, n, dtype=np.int32),
-        mos=np.zeros((n, 1), np.float32),
-        mos_mask=np.zeros((n, 1), bool),
-        weight=np.ones(n, np.float32),
-    )
-    return stage(examples, np.split(np.arange(n), _CLIENTS.value))
-
-
 def _players() -> dict[str, Any]:
     """For each mode, a function that plays a round and returns its seconds."""
     import jax
 
-    from qoejax.data.table import Column, Spec
+    from experiments.bench import random_rows
     from qoejax.run import build
 
-    examples, offset, count = _population()
-    names = tuple(f"class{i}" for i in range(CLASSES))
-    columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(FEATURES))
-    spec = Spec("bench", columns, names, (), {}, names[0], 1)
-    objective = build.objective(_config("strict"), spec, [1.0] * CLASSES)
+    spec, examples, offset, count = random_rows.make(_CLIENTS.value, _ROWS.value, FEATURES)
+    objective = build.objective(_config("strict"), spec, [1.0] * random_rows.CLASSES)
     params = objective.init(jax.random.key(0), examples.x[:1])
 
     def player(axis: str) -> Any:

@@ -166,7 +166,7 @@ def make_engine(
         init=lambda params: axis.put_state(init_state(algorithm, params, states, history)),
         place=axis.place,
         cohort_for=jax.jit(cohort_for),
-        slices=lambda cohort: _slices(cohort, piece),
+        slices=lambda cohort: cut(jax.device_get(cohort), piece),
         local=local,
         server=server,
         block=block,
@@ -214,10 +214,10 @@ def _piece(slice_size: int | None, cohort_size: int, multiple: int) -> int:
     return slice_size
 
 
-def _slices(cohort: Cohort, piece: int) -> list[Cohort]:
-    host = jax.device_get(cohort)
-    starts = range(0, len(host.weight), piece)
-    return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], host) for a in starts]
+def cut(cohort: Cohort, piece: int) -> list[Cohort]:
+    """The cohort (NumPy leaves) in slices of ``piece`` clients; the last may have fewer."""
+    starts = range(0, len(cohort.weight), piece)
+    return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], cohort) for a in starts]
 
 
 def _cohorts(

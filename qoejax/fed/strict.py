@@ -26,7 +26,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from qoejax.fed import engine
-from qoejax.fed.engine import SLICES, Engine
+from qoejax.fed.engine import SLICES, Engine, cut
 from qoejax.fed.state import Local, ServerState
 from qoejax.types import Cohort, Examples, Params, Sums
 
@@ -88,12 +88,6 @@ def make_engine(*, chunk: int = 4, devices: Sequence[Any] | None = None, **optio
         block=_block(one, on, local, server),
         lower=None,
     )
-
-
-def cut(cohort: Cohort, piece: int) -> list[Cohort]:
-    """The cohort (NumPy leaves) in slices of ``piece`` clients; the last may have fewer."""
-    starts = range(0, len(cohort.weight), piece)
-    return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], cohort) for a in starts]
 
 
 def _local(one: Engine, on: _Devices, chunk: int) -> Any:

@@ -220,7 +220,7 @@ def _name(option: tuning.Candidate) -> str:
 
 def _time(engine: Engine, trial: Trial, end: float) -> tuple[float, float]:
     """Seconds of the first round, with compilation, and of the fastest after it."""
-    examples = engine.place(jax.tree.map(jax.numpy.asarray, trial.examples))
+    examples = engine.place(trial.examples)
     state, key = engine.init(trial.params), jax.random.key(0)
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) <= ROUNDS and time.monotonic() < end):

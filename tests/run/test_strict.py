@@ -8,9 +8,9 @@ import sys
 import jax
 import pytest
 
-from experiments.repeat import repeat
 from qoejax.run import files, runtime
 from qoejax.run.errors import RunError
+from qoejax.run.repeat import repeat
 from qoejax.run.train import train
 from tests.run.conftest import tiny_config
 
@@ -78,7 +78,7 @@ def test_threads_are_fixed_before_jax_starts():
 
 
 def test_another_number_of_threads_or_too_few_is_refused(data_dir, tmp_path):
-    assert runtime.started()
+    assert jax.devices()  # JAX has started
     with pytest.raises(RunError, match=r"threads is 99, but JAX has started with \d+: train in a"):
         train(tiny_config(data_dir, perf=perf(threads=99)), tmp_path / "w")
     with pytest.raises(RunError, match=r"threads is 2: expected at least .*devices \(3\)"):
