@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qoejax.fed import attacks, masked, ring
+from qoejax.fed.axis import Axis
 from qoejax.fed.state import Local, init_state
 from tests.fed import tiny
 
@@ -19,7 +20,7 @@ def halves(aggregator="weighted_mean", byzantine=0, adversary=None, max_norm=1e4
     algorithm = tiny.algorithm(aggregator=aggregator, byzantine=byzantine)
     algorithm = algorithm._replace(adversary=adversary, max_norm=max_norm)
     state = init_state(algorithm, tiny.params(), 5)
-    return masked.make_masked(algorithm, RING, lambda tree: tree), state
+    return masked.make_masked(algorithm, RING, Axis()), state
 
 
 def parts(deltas=DELTAS):
