@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from qoejax.run import build, exchange, masked, transparency, wired
+from qoejax.run import build, exchange, files, masked, network, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
-from qoejax.wire import suites
+from qoejax.wire import keyfile, keys, suites
 from qoejax.wire.exchange import Exchange
+from qoejax.wire.host import Host
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
 from qoejax.wire.log.errors import LogError
@@ -27,13 +28,17 @@ LOG = logging.getLogger("qoejax")
 class Wire(NamedTuple):
     """An exchange, or a session of masked sums, and the log of what happens in it."""
 
-    exchange: Exchange | masked.Session
+    exchange: Exchange | masked.Session | network.Remote
     ledger: transparency.Ledger
 
 
 @contextlib.contextmanager
 def opened(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, message: Any, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    message: Any,
+    count: np.ndarray,
+    gate: network.Gate | None = None,
 ) -> Iterator[Wire | None]:
     """The wire while a run lasts; None where nothing is exchanged.
 
@@ -42,6 +47,7 @@ def opened(
       workdir: Its folder, which gets keys and log.
       message: What one client sends, a tree of that layout.
       count: Rows of each client.
+      gate: Where clients that are other processes come in; None simulates them.
 
     Raises:
       RunError: keys, log, workers or self-tests that fail; the sentence says which.
@@ -52,8 +58,11 @@ def opened(
         return
     with _wire_errors(), _open_ledger(config, workdir) as ledger:
         if c.mode in exchange.MASKED:
-            made = exchange.session(config, message, count, workdir / "keys", **_key_files(c))
+            made = exchange.session(config, message, count, workdir / "keys", **key_files(c))
             yield Wire(made, ledger)
+            return
+        if gate is not None:
+            yield Wire(_open_remote(config, workdir, message, gate), ledger)
             return
         with contextlib.closing(_open_exchange(config, workdir, message, len(count))) as made:
             yield Wire(made, ledger)
@@ -80,7 +89,7 @@ def _wire_errors() -> Iterator[None]:
 def _open_ledger(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> transparency.Ledger:
     c = config.exchange
     path = pathlib.Path(c.log_key) if c.log_key else workdir / "keys" / "log.key"
-    files_of = _key_files(c)
+    files_of = key_files(c)
     key = transparency.cosigner(
         path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
     )
@@ -102,11 +111,80 @@ def _open_exchange(
         clients=clients, signer=c.signer, kem_provider=c.kem_provider,
         spec=wired.tree_spec(message), workers=c.workers, suite=c.suite,
         session=c.session, confidential=c.confidential, unsafe=c.unsafe,
-        max_norm=max_norm, key_dir=workdir / "keys", **_key_files(c),
+        max_norm=max_norm, key_dir=workdir / "keys", **key_files(c),
     )  # fmt: skip
 
 
-def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+def identity(config: ml_collections.ConfigDict, path: pathlib.Path) -> keys.Identity:
+    """The one key of a file, for the run's suite; a new one, kept there, if the file is missing.
+
+    Raises:
+      RunError: the file cannot be used; names it.
+    """
+    c, how = config.exchange, key_files(config.exchange)
+    with _wire_errors():
+        (one,) = keyfile.obtain(
+            path, c.signer, 1, how.get("passphrase"), plain=how.get("plain_keys", False),
+            scheme=suites.suite(c.suite, c.unsafe).scheme,
+        )  # fmt: skip
+    return one
+
+
+def server_identity(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> keys.Identity:
+    """The server's key: that of ``workdir``, or a new one that is kept there.
+
+    Raises:
+      RunError: the file cannot be used; names it.
+    """
+    return identity(config, workdir / "keys" / "server.key")
+
+
+def open_gate(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    registry: keys.Registry | None,
+    patience: network.Patience,
+) -> network.Gate:
+    """Where the clients of a run come in that are other processes.
+
+    Args:
+      config: Of the run.
+      workdir: Its folder, which gets the server's key and the list of clients.
+      registry: Those who may take part; None for whoever shows a key first.
+      patience: Seconds to wait.
+
+    Raises:
+      RunError: bad config, unwritable folder, unusable key.
+    """
+    build.check(config)
+    network.check(config)
+    workdir = files.writable_folder(workdir, "workdir")
+    one = server_identity(config, workdir)
+    LOG.info("server %s", one.id.hex())
+    count = config.clients.count
+    return network.Gate(
+        one.public, network.agreement(config), count, config.exchange.suite,
+        workdir / "roster.cbor", registry, patience, config.exchange.signer,
+    )  # fmt: skip
+
+
+def _open_remote(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, message: Any, gate: network.Gate
+) -> network.Remote:
+    c = config.exchange
+    max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
+    chosen = suites.suite(c.suite, c.unsafe)
+    ids, registry = gate.everybody()
+    host = Host(
+        server_identity(config, workdir), ids, registry, wired.tree_spec(message), chosen,
+        session=c.session, confidential=c.confidential, max_norm=max_norm, unsafe=c.unsafe,
+        verifier=c.signer, kem_provider=suites.kem_provider(chosen, c.kem_provider),
+    )  # fmt: skip
+    return network.Remote(host, gate)
+
+
+def key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How ``config.exchange.key_files`` keeps keys: ``plain_keys``, or ``passphrase``."""
     if c.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")
