@@ -42,7 +42,8 @@ def _flwr() -> Any:
             f"Flower cannot be imported ({error}): expected an environment of its own with "
             "qoejax[flower], because flwr wants older protobuf, rich and packaging than the lock"
         ) from None
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # its deprecation notes; ours say the rest
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # deprecation notes; this module says why
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # a stack trace for every lost stream
     return flwr
 
 

@@ -38,11 +38,35 @@ TRIES = 3
 """Answers of one client that may be refused in a round before the server stops asking it."""
 
 
+WHO_SECONDS = 30.0
+"""For the answer to who is there."""
+
+
 class Patience(NamedTuple):
     """Seconds that the server waits: for all clients to join, and for the answers of a round."""
 
     joining: float = 600.0
     round: float = 120.0
+
+
+class Terms(NamedTuple):
+    """What connections are let in by.
+
+    Attributes:
+      server: public key of the server.
+      agreed: ``agreement`` of the configuration.
+      clients: number of clients, 0 to N-1.
+      suite: number of the suite that all must be enrolled for.
+      roster: file that keeps which key is which client, from the first time on.
+      verifier: provider that verifies.
+    """
+
+    server: bytes
+    agreed: bytes
+    clients: int
+    suite: int
+    roster: pathlib.Path
+    verifier: str = "pqcrypto"
 
 
 def agreement(config: ml_collections.ConfigDict) -> bytes:
@@ -113,43 +137,43 @@ def check_state(engine: Engine, state: ServerState) -> None:
 class Gate:
     """Who is connected: asks every new connection, and lets in those who may take part.
 
+    Connections may come before the run has begun; they wait.
+
     Args:
-      server: public key of the server.
-      agreed: ``agreement`` of the configuration.
-      clients: number of clients, 0 to N-1.
-      suite: number of the suite that all must be enrolled for.
-      roster: file that keeps which key is which client, from the first time on.
       registry: those whom the authority enrolled; None takes every key the first time it is shown.
       patience: how long to wait.
-      verifier: provider that verifies.
     """
 
-    def __init__(
-        self,
-        server: bytes,
-        agreed: bytes,
-        clients: int,
-        suite: int,
-        roster: pathlib.Path,
-        registry: keys.Registry | None,
-        patience: Patience = Patience(),  # noqa: B008 - a NamedTuple, never changed
-        verifier: str = "pqcrypto",
-    ):
+    def __init__(self, registry: keys.Registry | None, patience: Patience = Patience()):  # noqa: B008
         self.patience = patience
-        self._server, self._agreed, self._clients = server, agreed, clients
-        self._suite, self._roster, self._verifier = suite, roster, verifier
         self._enrolled = registry
-        self._entries = _read_roster(roster)
+        self._terms: Terms | None = None
+        self._entries: dict[int, keys.Entry] = {}
         self._links: dict[int, Ask] = {}
         self._changed = threading.Condition()
 
+    def begin(self, terms: Terms) -> None:
+        """From here on connections are let in, on these terms.
+
+        Raises:
+          RunError: the list of clients that an earlier process of the run left cannot be read.
+        """
+        with self._changed:
+            self._entries, self._terms = _read_roster(terms.roster), terms
+            self._changed.notify_all()
+
     def arrived(self, ask: Ask) -> bool:
         """Asks a new connection who it is; whether it was let in."""
-        asked = frames.Who(os.urandom(32), self._server, self._agreed)
+        with self._changed:
+            self._changed.wait_for(lambda: self._terms is not None, self.patience.joining)
+            terms = self._terms
+        if terms is None:
+            return False
+        asked = frames.Who(os.urandom(32), terms.server, terms.agreed)
         try:
-            found = frames.joined(asked, ask(frames.pack(asked), 30.0), self._verifier)
+            found = frames.joined(asked, ask(frames.pack(asked), WHO_SECONDS), terms.verifier)
             with self._changed:
-                self._admit(found)
+                self._admit(found, terms)
                 self._links[found.client] = ask
                 self._changed.notify_all()
         except (EnvelopeError, OSError) as error:
@@ -158,28 +182,25 @@ class Gate:
         LOG.info("client %d joined: %s", found.client, found.entry.id.hex())
         return True
 
-    def _admit(self, found: frames.Join) -> None:
+    def _admit(self, found: frames.Join, terms: Terms) -> None:
         """SENDER unless this key is, or from now on is, this client's."""
         number, name, who = found.client, found.entry.id, f"client {found.client}"
-        if number >= self._clients:
-            raise EnvelopeError(Code.SENDER, f"{who}: there are clients 0 to {self._clients - 1}")
-        if self._suite not in found.entry.suites:
-            raise EnvelopeError(Code.SUITE, f"{who}: not enrolled for suite {self._suite:#06x}")
-        if self._enrolled is not None:
-            keys.lookup(
-                self._enrolled, name, self._enrolled_epoch(name), self._suite, int(time.time())
-            )
+        if number >= terms.clients:
+            raise EnvelopeError(Code.SENDER, f"{who}: there are clients 0 to {terms.clients - 1}")
+        if self._enrolled is not None and name not in self._enrolled.entries:
+            raise EnvelopeError(Code.SENDER, f"{who}: {name.hex()} is not enrolled")
+        entry = found.entry if self._enrolled is None else self._enrolled.entries[name]
+        registry = keys.Registry({name: entry}, frozenset()) if self._enrolled is None else (
+            self._enrolled
+        )
+        keys.lookup(registry, name, entry.epoch, terms.suite, int(time.time()))
         taken = {entry.id: i for i, entry in self._entries.items()}
         known = self._entries.get(number)
         if taken.get(name, number) != number or (known is not None and known.id != name):
             raise EnvelopeError(Code.SENDER, f"{who}: another key has that number, or this another")
         if known is None:
-            self._entries[number] = found.entry
-            _write_roster(self._roster, self._entries)
-
-    def _enrolled_epoch(self, name: bytes) -> int:
-        entry = self._enrolled.entries.get(name) if self._enrolled is not None else None
-        return 0 if entry is None else entry.epoch
+            self._entries[number] = entry
+            _write_roster(terms.roster, self._entries)
 
     def everybody(self) -> tuple[list[bytes], keys.Registry]:
         """Ids in order and the registry, once every client has joined at least once.
@@ -188,18 +209,19 @@ class Gate:
           RunError: some have not in time; names them.
         """
         with self._changed:
-            all_here = lambda: len(self._entries) == self._clients  # noqa: E731
+            terms = self._terms
+            if terms is None:
+                raise ValueError("begin first")
+            all_here = lambda: len(self._entries) == terms.clients  # noqa: E731
             if not self._changed.wait_for(all_here, self.patience.joining):
-                missing = sorted(set(range(self._clients)) - self._entries.keys())
+                missing = sorted(set(range(terms.clients)) - self._entries.keys())
                 raise RunError(
                     f"client(s) {', '.join(map(str, missing))} did not join within "
                     f"{self.patience.joining:g} s: expected one process for each of "
-                    f"{self._clients} clients"
+                    f"{terms.clients} clients"
                 )
-            entries = [self._entries[i] for i in range(self._clients)]
-        registry = self._enrolled
-        if registry is None:
-            registry = keys.register(entries, self._verifier)
+            entries = [self._entries[i] for i in range(terms.clients)]
+        registry = self._enrolled or keys.register(entries, terms.verifier)
         return [entry.id for entry in entries], registry
 
     def link(self, index: int, seconds: float) -> Ask | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from qoejax.run import build, exchange, files, masked, network, transparency, wired
+from qoejax.run import build, exchange, masked, network, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
 from qoejax.wire import keyfile, keys, suites
@@ -62,7 +62,7 @@ def opened(
             yield Wire(made, ledger)
             return
         if gate is not None:
-            yield Wire(_open_remote(config, workdir, message, gate), ledger)
+            yield Wire(_open_remote(config, workdir, message, len(count), gate), ledger)
             return
         with contextlib.closing(_open_exchange(config, workdir, message, len(count))) as made:
             yield Wire(made, ledger)
@@ -130,53 +130,23 @@ def identity(config: ml_collections.ConfigDict, path: pathlib.Path) -> keys.Iden
     return one
 
 
-def server_identity(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> keys.Identity:
-    """The server's key: that of ``workdir``, or a new one that is kept there.
-
-    Raises:
-      RunError: the file cannot be used; names it.
-    """
-    return identity(config, workdir / "keys" / "server.key")
-
-
-def open_gate(
+def _open_remote(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    registry: keys.Registry | None,
-    patience: network.Patience,
-) -> network.Gate:
-    """Where the clients of a run come in that are other processes.
-
-    Args:
-      config: Of the run.
-      workdir: Its folder, which gets the server's key and the list of clients.
-      registry: Those who may take part; None for whoever shows a key first.
-      patience: Seconds to wait.
-
-    Raises:
-      RunError: bad config, unwritable folder, unusable key.
-    """
-    build.check(config)
-    network.check(config)
-    workdir = files.writable_folder(workdir, "workdir")
-    one = server_identity(config, workdir)
-    LOG.info("server %s", one.id.hex())
-    count = config.clients.count
-    return network.Gate(
-        one.public, network.agreement(config), count, config.exchange.suite,
-        workdir / "roster.cbor", registry, patience, config.exchange.signer,
-    )  # fmt: skip
-
-
-def _open_remote(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, message: Any, gate: network.Gate
+    message: Any,
+    clients: int,
+    gate: network.Gate,
 ) -> network.Remote:
+    """Lets clients in, and waits until each has been there once."""
     c = config.exchange
     max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
-    chosen = suites.suite(c.suite, c.unsafe)
+    chosen, one = suites.suite(c.suite, c.unsafe), identity(config, workdir / "keys" / "server.key")
+    agreed, roster = network.agreement(config), workdir / "roster.cbor"
+    LOG.info("server %s waits for %d clients", one.id.hex(), clients)
+    gate.begin(network.Terms(one.public, agreed, clients, c.suite, roster, c.signer))
     ids, registry = gate.everybody()
     host = Host(
-        server_identity(config, workdir), ids, registry, wired.tree_spec(message), chosen,
+        one, ids, registry, wired.tree_spec(message), chosen,
         session=c.session, confidential=c.confidential, max_norm=max_norm, unsafe=c.unsafe,
         verifier=c.signer, kem_provider=suites.kem_provider(chosen, c.kem_provider),
     )  # fmt: skip
