@@ -7,8 +7,10 @@ a SuperNode of 1.41 starts a new process for every message, which here would mea
 compiling a client's half in every round, and looks for messages every three seconds.
 """
 
+import importlib.util
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +23,11 @@ LOG = logging.getLogger("qoejax")
 
 RETRY_SECONDS = 2.0
 """Between a client's attempts to reach the server."""
+
+
+def installed() -> bool:
+    """Whether Flower can be imported at all."""
+    return importlib.util.find_spec("flwr") is not None
 
 
 def _flwr() -> Any:
@@ -62,8 +69,6 @@ def serve(address: str, gate: Gate, train: Callable[[], Any]) -> Any:
         """Knows who is connected, and tells the gate."""
 
         def register(self, client: Any) -> bool:
-            import threading
-
             threading.Thread(target=gate.arrived, args=(_ask(flwr, client),), daemon=True).start()
             return super().register(client)
 
@@ -140,7 +145,7 @@ def attend(address: str, answer: Callable[[bytes], bytes], patience: float) -> N
         try:
             flwr.client.start_client(server_address=address, client=Client(), insecure=True)
             return
-        except grpc.RpcError as error:
+        except (grpc.RpcError, StopIteration) as error:
             if time.monotonic() - heard[0] > patience:
                 raise RunError(
                     f"no server at {address} for {patience:g} s: expected experiments."

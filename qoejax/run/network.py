@@ -98,9 +98,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def enrolled(
-    registry: str | None, authority: str | None, first_use: bool
-) -> keys.Registry | None:
+def enrolled(registry: str | None, authority: str | None, first_use: bool) -> keys.Registry | None:
     """Those who may take part; None for whoever shows a key first.
 
     Raises:
@@ -114,7 +112,9 @@ def enrolled(
     if registry is None or authority is None:
         return None
     try:
-        return enrolment.check(enrol.read_registry(pathlib.Path(registry)), bytes.fromhex(authority))
+        return enrolment.check(
+            enrol.read_registry(pathlib.Path(registry)), bytes.fromhex(authority)
+        )
     except ValueError as error:
         raise RunError(f"registry {registry}: {error}") from None
 
@@ -190,8 +190,10 @@ class Gate:
         if self._enrolled is not None and name not in self._enrolled.entries:
             raise EnvelopeError(Code.SENDER, f"{who}: {name.hex()} is not enrolled")
         entry = found.entry if self._enrolled is None else self._enrolled.entries[name]
-        registry = keys.Registry({name: entry}, frozenset()) if self._enrolled is None else (
-            self._enrolled
+        registry = (
+            keys.Registry({name: entry}, frozenset())
+            if self._enrolled is None
+            else (self._enrolled)
         )
         keys.lookup(registry, name, entry.epoch, terms.suite, int(time.time()))
         taken = {entry.id: i for i, entry in self._entries.items()}

@@ -1,4 +1,4 @@
-"""What the two ends of a real network say to each other, beside the envelopes themselves.
+r"""What the two ends of a real network say to each other, beside the envelopes themselves.
 
 The server asks, a client answers; both are bytes, and how they travel is not this module's. One
 question is ``Who``, the first on every connection; its answer is a ``Join``. The other is ``Turn``,

@@ -67,7 +67,8 @@ class Host:
         self._last = (-1, announce.ZERO)
         self._lock = threading.Lock()
         self._open: Tally | None = None
-        self._data, self._model_key = b"", None
+        self._data = b""
+        self._model_key: Secret | None = None
 
     def facts(self) -> Facts:
         """What a log needs to check everything that this server says."""
