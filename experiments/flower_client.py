@@ -35,10 +35,10 @@ def main() -> dict[str, Any]:
         raise RunError("expected either --server=ID, or --trust_on_first_use for a trial")
     cache.keep_compiled()
     build.set_devices(_CONFIG.value)
-    workdir = pathlib.Path(str(_WORKDIR.value))
-    answer = node.open_node(_CONFIG.value, workdir, _CLIENT.value, _SERVER.value)
+    workdir, client = pathlib.Path(str(_WORKDIR.value)), int(str(_CLIENT.value))
+    answer = node.open_node(_CONFIG.value, workdir, client, _SERVER.value)
     flower.attend(_ADDRESS.value, answer, _PATIENCE.value)
-    return {"workdir": str(workdir), "client": _CLIENT.value}
+    return {"workdir": str(workdir), "client": client}
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ Ask = Callable[[bytes, float], bytes]
 """``ask(question, seconds) -> answer`` of one connection; OSError when it is lost or too late."""
 
 TRIES = 3
-"""Answers of one client that may be refused in a round before the server stops asking it."""
-
+"""Answers of one client that may be refused in a round before the server stops asking it; of any
+answers, twice as many."""
 
 WHO_SECONDS = 30.0
 """For the answer to who is there."""
@@ -187,25 +187,21 @@ class Gate:
         number, name, who = found.client, found.entry.id, f"client {found.client}"
         if number >= terms.clients:
             raise EnvelopeError(Code.SENDER, f"{who}: there are clients 0 to {terms.clients - 1}")
-        if self._enrolled is not None and name not in self._enrolled.entries:
-            raise EnvelopeError(Code.SENDER, f"{who}: {name.hex()} is not enrolled")
-        entry = found.entry if self._enrolled is None else self._enrolled.entries[name]
-        registry = (
-            keys.Registry({name: entry}, frozenset())
-            if self._enrolled is None
-            else (self._enrolled)
-        )
-        keys.lookup(registry, name, entry.epoch, terms.suite, int(time.time()))
+        pool = self._enrolled or keys.Registry({name: found.entry}, frozenset())
+        entry = pool.entries.get(name, found.entry)
+        keys.lookup(pool, name, entry.epoch, terms.suite, int(time.time()))
         taken = {entry.id: i for i, entry in self._entries.items()}
         known = self._entries.get(number)
         if taken.get(name, number) != number or (known is not None and known.id != name):
-            raise EnvelopeError(Code.SENDER, f"{who}: another key has that number, or this another")
+            raise EnvelopeError(
+                Code.SENDER, f"{who}: it has another key, or this key another number"
+            )
         if known is None:
             self._entries[number] = entry
             _write_roster(terms.roster, self._entries)
 
     def everybody(self) -> tuple[list[bytes], keys.Registry]:
-        """Ids in order and the registry, once every client has joined at least once.
+        """Ids in order and the run's registry, once every client has joined at least once.
 
         Raises:
           RunError: some have not in time; names them.
@@ -223,8 +219,7 @@ class Gate:
                     f"{terms.clients} clients"
                 )
             entries = [self._entries[i] for i in range(terms.clients)]
-        registry = self._enrolled or keys.register(entries, terms.verifier)
-        return [entry.id for entry in entries], registry
+        return [entry.id for entry in entries], keys.register(entries, terms.verifier)
 
     def link(self, index: int, seconds: float) -> Ask | None:
         """The connection of a client, waiting for it if need be; None if it does not come."""
@@ -258,10 +253,9 @@ class Remote:
     """A ``Host`` and the connections to its clients: what ``wired.run_round`` calls an exchange."""
 
     def __init__(self, host: Host, gate: Gate):
-        self.facts, self.begin_round, self.finish_round = (
-            host.facts, host.begin_round, host.finish_round
-        )  # fmt: skip
         self._host, self._gate = host, gate
+        self.facts, self.begin_round = host.facts, host.begin_round
+        self.finish_round = host.finish_round
         self.report: dict[str, Any] = {}
 
     def collect(
@@ -297,7 +291,7 @@ class Remote:
     def _attend(self, index: int, deadline: float) -> tuple[int, int]:
         """Asks one client until its update is there; how often again, and connections lost."""
         asked = refused = lost = 0
-        while not self._host.has(index) and refused < TRIES:
+        while not self._host.has(index) and refused < TRIES and asked - lost < 2 * TRIES:
             ask = self._gate.link(index, deadline - time.monotonic())
             left = deadline - time.monotonic()
             if ask is None or left <= 0:

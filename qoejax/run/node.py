@@ -1,10 +1,11 @@
 """One client of a run as a process of its own: its key, its rows, and the jitted client's half.
 
-``Node.answer`` is bytes in, bytes out; a transport carries them. What the wire must not forget is in
-a file before an answer leaves, so a client that is killed goes on when it is started again.
+``Node.answer`` is bytes in, bytes out; a transport carries them. What the wire must not forget is
+in a file before an answer leaves, so a client that is killed goes on when it is started again.
 """
 
 import logging
+import operator
 import pathlib
 import time
 from collections.abc import Callable
@@ -114,9 +115,10 @@ def work(local: Local, number: int, model: bytes) -> tuple[bytes, int]:
     for piece in engine.slices(engine.cohort_for(state.round, local.key)):
         (slots,) = np.nonzero(np.asarray(piece.client_id) == local.client)
         if len(slots):
+            at = int(slots[0])
             out = engine.local(state, local.examples, mine(piece, local.client), local.key)
-            delta = jax.tree.map(lambda leaf: np.asarray(leaf)[slots[0]], out.deltas)
-            return wired.encoded(delta)[1], int(piece.count[slots[0]])
+            delta = jax.tree.map(operator.itemgetter(at), jax.device_get(out.deltas))
+            return wired.encoded(delta)[1], int(piece.count[at])
     raise RunError(f"client {local.client} is not in the cohort of round {number}")
 
 
