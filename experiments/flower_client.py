@@ -28,11 +28,13 @@ flags.mark_flags_as_required(["config", "workdir", "client"])
 
 def main() -> dict[str, Any]:
     """Takes part until the run is over."""
-    from qoejax.run import build, cache, flower, node  # after flags: --help needs no JAX
     from qoejax.run.errors import RunError
 
     if (_SERVER.value is None) != _FIRST_USE.value:
         raise RunError("expected either --server=ID, or --trust_on_first_use for a trial")
+
+    from qoejax.run import build, cache, flower, node  # JAX comes with them
+
     cache.keep_compiled()
     build.set_devices(_CONFIG.value)
     workdir, client = pathlib.Path(str(_WORKDIR.value)), int(str(_CLIENT.value))

@@ -29,11 +29,14 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> dict[str, Any] | None:
     """Trains and returns the summary."""
-    from qoejax.run import cache, flower, network  # after flags: --help needs no JAX
+    from qoejax.run import enrol
+
+    enrolled = enrol.enrolled(_REGISTRY.value, _AUTHORITY.value, _FIRST_USE.value)
+
+    from qoejax.run import cache, flower, network  # JAX comes with them
     from qoejax.run.train import train
 
     config, workdir = _CONFIG.value, pathlib.Path(str(_WORKDIR.value))
-    enrolled = network.enrolled(_REGISTRY.value, _AUTHORITY.value, _FIRST_USE.value)
     patience = network.Patience(_JOIN_SECONDS.value, _ROUND_SECONDS.value)
     cache.keep_compiled()
     gate = network.Gate(enrolled, patience)

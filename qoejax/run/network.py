@@ -23,7 +23,7 @@ import numpy as np
 
 from qoejax.fed.engine import Engine
 from qoejax.fed.state import Local, ServerState
-from qoejax.run import build, enrol, files, transparency, wired
+from qoejax.run import build, files, transparency, wired
 from qoejax.run.errors import RunError
 from qoejax.wire import cbor, enrolment, frames, keys
 from qoejax.wire.errors import Code, EnvelopeError
@@ -96,27 +96,6 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"config.{key} is {config[section][name]!r}, but the clients are other processes: "
                 f"expected {expected}"
             )
-
-
-def enrolled(registry: str | None, authority: str | None, first_use: bool) -> keys.Registry | None:
-    """Those who may take part; None for whoever shows a key first.
-
-    Raises:
-      RunError: neither or both were asked for, or the registry is not the authority's.
-    """
-    if (registry is None) != first_use or (registry is None) != (authority is None):
-        raise RunError(
-            "expected either --registry=FILE and --authority=KEY, or --trust_on_first_use for a "
-            "trial"
-        )
-    if registry is None or authority is None:
-        return None
-    try:
-        return enrolment.check(
-            enrol.read_registry(pathlib.Path(registry)), bytes.fromhex(authority)
-        )
-    except ValueError as error:
-        raise RunError(f"registry {registry}: {error}") from None
 
 
 def check_state(engine: Engine, state: ServerState) -> None:

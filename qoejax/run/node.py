@@ -146,6 +146,7 @@ class Node:
         self._agreed = network.agreement(config)
         self._path = workdir / "state.cbor"
         self._state = _remembered(self._path)
+        opening.self_test(config)
         one = opening.identity(config, workdir / "keys" / "identity.key")
         chosen = suites.suite(c.suite, c.unsafe)
         known = keys.key_id(self._state.server) if self._state.server else b""

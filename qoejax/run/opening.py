@@ -14,7 +14,7 @@ import numpy as np
 from qoejax.run import build, exchange, masked, network, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
-from qoejax.wire import keyfile, keys, suites
+from qoejax.wire import kem, keyfile, keys, sign, suites
 from qoejax.wire.exchange import Exchange
 from qoejax.wire.host import Host
 from qoejax.wire.kem import SelfTestError
@@ -115,6 +115,20 @@ def _open_exchange(
     )  # fmt: skip
 
 
+def self_test(config: ml_collections.ConfigDict) -> None:
+    """The run's primitives against known answers, as an ``Exchange`` does when it starts.
+
+    Raises:
+      RunError: one gives wrong answers on this machine.
+    """
+    c = config.exchange
+    chosen = suites.suite(c.suite, c.unsafe)
+    with _wire_errors():
+        sign.self_test(c.signer, chosen.scheme)
+        if chosen.sealed:
+            kem.self_test(chosen.kem, suites.kem_provider(chosen, c.kem_provider))
+
+
 def identity(config: ml_collections.ConfigDict, path: pathlib.Path) -> keys.Identity:
     """The one key of a file, for the run's suite; a new one, kept there, if the file is missing.
 
@@ -139,6 +153,7 @@ def _open_remote(
 ) -> network.Remote:
     """Lets clients in, and waits until each has been there once."""
     c = config.exchange
+    self_test(config)
     max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
     chosen, one = suites.suite(c.suite, c.unsafe), identity(config, workdir / "keys" / "server.key")
     agreed, roster = network.agreement(config), workdir / "roster.cbor"

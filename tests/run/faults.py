@@ -88,4 +88,12 @@ def die(answer, number=2):
     return _meddle(answer, killed)
 
 
-FAULTS = {"replay": replay, "reorder": reorder, "delay": delay, "forge": forge, "die": die}
+def stall(answer):
+    """The last envelope of four takes long enough for the server to be killed meanwhile."""
+    return delay(answer, number=3, seconds=15.0)
+
+
+FAULTS = {
+    "replay": replay, "reorder": reorder, "delay": delay, "forge": forge, "die": die,
+    "stall": stall,
+}  # fmt: skip

@@ -48,7 +48,6 @@ def test_without_flower_the_commands_say_what_to_do(data_dir, tmp_path):
     [
         ("flower_server", (), "expected either --registry=FILE and --authority=KEY"),
         ("flower_client", ("--client=0",), "expected either --server=ID"),
-        ("flower_client", ("--client=-1",), "client"),
     ],
 )
 def test_bad_flags_are_one_sentence(tmp_path, name, args, message):
@@ -179,3 +178,27 @@ def test_a_killed_client_is_waited_for_and_goes_on(started, simulated, tmp_path)
     assert summary["params_sha256"] == digest
     assert [w["network"]["lost"] for w in wire][2] >= 1
     assert found["ok"]
+
+
+@needs_flower
+@pytest.mark.slow
+def test_a_killed_server_goes_on_from_its_checkpoint(started, simulated, tmp_path):
+    """Killed in the fourth round; clients find the one that is started again by themselves."""
+    config, digest = simulated
+    address = f"127.0.0.1:{free_port()}"
+    first = server(started, config, tmp_path, address)
+    others = clients(started, config, tmp_path, address, "stall")
+    rows, end = tmp_path / "server" / "metrics.jsonl", time.monotonic() + 500
+    while not (rows.exists() and len(rows.read_text().splitlines()) >= 2):
+        assert time.monotonic() < end, "the first two rounds did not end"
+        time.sleep(0.2)
+    time.sleep(5.0)
+    first.kill()
+    summary, wire, found = ended(server(started, config, tmp_path, address), tmp_path)
+    assert summary["params_sha256"] == digest
+    assert [w["accepted"] for w in wire] == [3] * 4
+    assert found["ok"]
+    assert found["runs"] == 2
+    for other in others:
+        other.communicate(timeout=60)
+        assert other.returncode == 0

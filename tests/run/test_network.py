@@ -165,7 +165,7 @@ def test_a_registry_decides_who_may_take_part(config, tmp_path):
     enrol.request(keys_of["in"] / "keys" / "identity.key", tmp_path / "r", 2**40, True)
     registry = tmp_path / "registry"
     enrol.enrol(tmp_path / "auth" / "authority.key", registry, tmp_path / "r", True)
-    known = network.enrolled(str(registry), authority["public"][0], False)
+    known = enrol.enrolled(str(registry), authority["public"][0], False)
     gate = network.Gate(known)
     server = nodes["out"]._setup.identity.public
     terms = network.Terms(server, network.agreement(config), 1, 1, tmp_path / "roster", "openssl")
@@ -174,10 +174,10 @@ def test_a_registry_decides_who_may_take_part(config, tmp_path):
     assert gate.arrived(lambda question, seconds: nodes["in"].answer(question))
     assert gate.everybody()[0] == [nodes["in"].id]
     with pytest.raises(RunError, match="signed by another authority"):
-        network.enrolled(str(registry), "00" * 32, False)
+        enrol.enrolled(str(registry), "00" * 32, False)
     for wrong in [(None, None, False), (str(registry), None, False), (str(registry), "00", True)]:
         with pytest.raises(RunError, match="expected either --registry=FILE and --authority=KEY"):
-            network.enrolled(*wrong)
+            enrol.enrolled(*wrong)
 
 
 def test_the_config_must_be_the_servers(config, data_dir, tmp_path):
