@@ -183,6 +183,25 @@ def read_registry(path: pathlib.Path) -> SignedRegistry:
         raise RunError(f"{path}: {error}") from None
 
 
+def enrolled(registry: str | None, authority: str | None, first_use: bool) -> keys.Registry | None:
+    """Those who may take part; None for whoever shows a key first.
+
+    Raises:
+      RunError: neither or both were asked for, or the registry is not the authority's.
+    """
+    if (registry is None) != first_use or (registry is None) != (authority is None):
+        raise RunError(
+            "expected either --registry=FILE and --authority=KEY, or --trust_on_first_use for a "
+            "trial"
+        )
+    if registry is None or authority is None:
+        return None
+    try:
+        return enrolment.check(read_registry(pathlib.Path(registry)), bytes.fromhex(authority))
+    except ValueError as error:
+        raise RunError(f"registry {registry}: {error}") from None
+
+
 def _current(path: pathlib.Path, pair: Pair) -> SignedRegistry:
     """The authority's registry, checked; an empty one before the first enrolment."""
     if not path.exists():

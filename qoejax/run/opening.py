@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from qoejax.run import build, exchange, masked, transparency, wired
+from qoejax.run import build, exchange, masked, network, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
-from qoejax.wire import suites
+from qoejax.wire import kem, keyfile, keys, sign, suites
 from qoejax.wire.exchange import Exchange
+from qoejax.wire.host import Host
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
 from qoejax.wire.log.errors import LogError
@@ -27,13 +28,17 @@ LOG = logging.getLogger("qoejax")
 class Wire(NamedTuple):
     """An exchange, or a session of masked sums, and the log of what happens in it."""
 
-    exchange: Exchange | masked.Session
+    exchange: Exchange | masked.Session | network.Remote
     ledger: transparency.Ledger
 
 
 @contextlib.contextmanager
 def opened(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, message: Any, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    message: Any,
+    count: np.ndarray,
+    gate: network.Gate | None = None,
 ) -> Iterator[Wire | None]:
     """The wire while a run lasts; None where nothing is exchanged.
 
@@ -42,6 +47,7 @@ def opened(
       workdir: Its folder, which gets keys and log.
       message: What one client sends, a tree of that layout.
       count: Rows of each client.
+      gate: Where clients that are other processes come in; None simulates them.
 
     Raises:
       RunError: keys, log, workers or self-tests that fail; the sentence says which.
@@ -52,8 +58,11 @@ def opened(
         return
     with _wire_errors(), _open_ledger(config, workdir) as ledger:
         if c.mode in exchange.MASKED:
-            made = exchange.session(config, message, count, workdir / "keys", **_key_files(c))
+            made = exchange.session(config, message, count, workdir / "keys", **key_files(c))
             yield Wire(made, ledger)
+            return
+        if gate is not None:
+            yield Wire(_open_remote(config, workdir, message, len(count), gate), ledger)
             return
         with contextlib.closing(_open_exchange(config, workdir, message, len(count))) as made:
             yield Wire(made, ledger)
@@ -80,7 +89,7 @@ def _wire_errors() -> Iterator[None]:
 def _open_ledger(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> transparency.Ledger:
     c = config.exchange
     path = pathlib.Path(c.log_key) if c.log_key else workdir / "keys" / "log.key"
-    files_of = _key_files(c)
+    files_of = key_files(c)
     key = transparency.cosigner(
         path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
     )
@@ -102,11 +111,65 @@ def _open_exchange(
         clients=clients, signer=c.signer, kem_provider=c.kem_provider,
         spec=wired.tree_spec(message), workers=c.workers, suite=c.suite,
         session=c.session, confidential=c.confidential, unsafe=c.unsafe,
-        max_norm=max_norm, key_dir=workdir / "keys", **_key_files(c),
+        max_norm=max_norm, key_dir=workdir / "keys", **key_files(c),
     )  # fmt: skip
 
 
-def _key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+def self_test(config: ml_collections.ConfigDict) -> None:
+    """The run's primitives against known answers, as an ``Exchange`` does when it starts.
+
+    Raises:
+      RunError: one gives wrong answers on this machine.
+    """
+    c = config.exchange
+    chosen = suites.suite(c.suite, c.unsafe)
+    with _wire_errors():
+        sign.self_test(c.signer, chosen.scheme)
+        if chosen.sealed:
+            kem.self_test(chosen.kem, suites.kem_provider(chosen, c.kem_provider))
+
+
+def identity(config: ml_collections.ConfigDict, path: pathlib.Path) -> keys.Identity:
+    """The one key of a file, for the run's suite; a new one, kept there, if the file is missing.
+
+    Raises:
+      RunError: the file cannot be used; names it.
+    """
+    c, how = config.exchange, key_files(config.exchange)
+    with _wire_errors():
+        (one,) = keyfile.obtain(
+            path, c.signer, 1, how.get("passphrase"), plain=how.get("plain_keys", False),
+            scheme=suites.suite(c.suite, c.unsafe).scheme,
+        )  # fmt: skip
+    return one
+
+
+def _open_remote(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    message: Any,
+    clients: int,
+    gate: network.Gate,
+) -> network.Remote:
+    """Lets clients in, and waits until each has been there once."""
+    c = config.exchange
+    self_test(config)
+    max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
+    chosen, one = suites.suite(c.suite, c.unsafe), identity(config, workdir / "keys" / "server.key")
+    agreed, roster = network.agreement(config), workdir / "roster.cbor"
+    LOG.info("server %s waits for %d clients", one.id.hex(), clients)
+    gate.begin(network.Terms(one.public, agreed, clients, c.suite, roster, c.signer))
+    ids, registry = gate.everybody()
+    host = Host(
+        one, ids, registry, wired.tree_spec(message), chosen,
+        session=c.session, confidential=c.confidential, max_norm=max_norm, unsafe=c.unsafe,
+        verifier=c.signer, kem_provider=suites.kem_provider(chosen, c.kem_provider),
+    )  # fmt: skip
+    return network.Remote(host, gate)
+
+
+def key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How ``config.exchange.key_files`` keeps keys: ``plain_keys``, or ``passphrase``."""
     if c.key_files == "plain":
         return {"plain_keys": True}
     passphrase = os.environ.get(PASSPHRASE, "")

@@ -41,6 +41,7 @@ def row(number: int, sums: dict[str, Any], seconds: float, several: bool) -> dic
 
 def line(row: dict[str, Any]) -> str:
     """A row in a few words."""
-    parts = [f"loss {row['loss']:.4f}" if row["loss"] is not None else "no client"]
+    known = row["loss"] is not None  # not where clients in other processes keep it to themselves
+    parts = [f"loss {row['loss']:.4f}" if known else f"{row['clients'] or 'no'} client(s)"]
     parts += [f"{k} {v:.4f}" for k, v in row.get("test", {}).items() if isinstance(v, float)]
     return ", ".join(parts)

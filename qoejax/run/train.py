@@ -27,6 +27,7 @@ from qoejax.run import (
     files,
     manifest,
     masked,
+    network,
     opening,
     participate,
     privacy,
@@ -83,7 +84,7 @@ def prepare(
     counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
     objective = build.objective(config, data.spec, counts)
     config, tuned = tune.resolve(config, _trial(config, data, population, objective), tuned, retune)
-    make_engine, fleet, _ = _engines(config, data, population, objective)
+    make_engine, fleet, _ = engines(config, data, population, objective)
     engine = make_engine(None)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(population.examples)
@@ -104,7 +105,7 @@ def _trial(
     """Short rounds of this run, for measurements; made when they are wanted."""
 
     def short(config: ml_collections.ConfigDict) -> tuple[Engine, float]:
-        make_engine, _, share = _engines(config, data, population, objective, tune.STEPS)
+        make_engine, _, share = engines(config, data, population, objective, tune.STEPS)
         return make_engine(None), share
 
     def make() -> tune.Trial:
@@ -120,7 +121,7 @@ def _trial(
     return make
 
 
-def _engines(
+def engines(
     config: ml_collections.ConfigDict,
     data: build.Data,
     population: build.Population,
@@ -165,6 +166,7 @@ def train(
     workdir: pathlib.Path,
     group: distributed.Group = distributed.ALONE,
     retune: bool = False,
+    gate: network.Gate | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the last round, from the last sound checkpoint if there is one.
 
@@ -173,6 +175,7 @@ def train(
       workdir: Its folder.
       group: The processes, all of which call this alike; the first writes.
       retune: Measure anew what ``config.perf`` leaves open, unless the run has chosen already.
+      gate: Where clients that are other processes come in; None simulates them.
 
     Returns:
       The summary that the command prints: rounds, digest of the parameters, metrics, seconds. None
@@ -183,6 +186,8 @@ def train(
     """
     build.check(config)
     distributed.check(config, group)
+    if gate is not None:
+        network.check(config)
     workdir = files.writable_folder(workdir, "workdir")
     with group.entered(files.locked, workdir / ".lock", f"workdir {workdir}"):
         # The workdir is pinned to this config only when everything could be built from it.
@@ -199,7 +204,7 @@ def train(
         distributed.check_shared(group, workdir / "data.json")
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, group)
         with contextlib.closing(checkpoints):
-            state, seconds = _rounds(run, checkpoints)
+            state, seconds = _rounds(run, checkpoints, gate)
         return _finish(run, record, facts, state, seconds)
 
 
@@ -226,9 +231,13 @@ def _initial(run: Run) -> Any:
     return run.engine.init(params)
 
 
-def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
+def _rounds(
+    run: Run, checkpoints: Checkpoints, gate: network.Gate | None = None
+) -> tuple[Any, float]:
     """Runs what is left of the rounds; returns the last state and the seconds spent."""
     state = _initial(run)
+    if gate is not None:
+        network.check_state(run.engine, state)
     first, end = 0, run.ledger.rounds
     like = run.engine.message(state.params)
     message = codec.nbytes(wired.tree_spec(like))
@@ -243,7 +252,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     sizes = rounds.blocks(run.config, first, end)
     with (
         run.group.entered(_writer, run.workdir, first) as writer,
-        opening.opened(run.config, run.workdir, like, run.population.count) as wire,
+        opening.opened(run.config, run.workdir, like, run.population.count, gate) as wire,
     ):
         for n in run.group.first(progress, sizes, end, first) or sizes:
             state, rows = _block(run, wire, state, key, n)
@@ -316,6 +325,10 @@ def _block(
         start = time.perf_counter()
         if isinstance(wire.exchange, masked.Session):
             done = masked.run_round(
+                run.engine, wire.exchange, state, run.examples, key, wire.ledger
+            )
+        elif isinstance(wire.exchange, network.Remote):
+            done = network.run_round(
                 run.engine, wire.exchange, state, run.examples, key, wire.ledger
             )
         else:

@@ -6,6 +6,7 @@ updates enter the same ``server_step`` as the fused round, so the parameters agr
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed.engine import Engine
-from qoejax.fed.state import ServerState
+from qoejax.fed.state import Local, ServerState
 from qoejax.run import transparency
 from qoejax.run.choices import choose
 from qoejax.run.errors import RunError
@@ -21,6 +22,10 @@ from qoejax.types import Examples
 from qoejax.wire import codec, providers, suites
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.exchange import Exchange, RoundResult
+
+Collect = Callable[[Engine, ServerState, Examples, Any, jax.Array], list[Local]]
+"""``collect(engine, state, examples, cohort, key) -> parts``: gets the round's updates to the
+exchange; what the slices of the cohort keep is for ``Engine.server``."""
 
 PRIMITIVES = ("sign", "verify", "kem", "aead", "hash", "codec")
 """CPU seconds are reported for each of these, over all clients and the server."""
@@ -109,17 +114,39 @@ def _opened(
     return jax.tree.unflatten(structure, out), arrived
 
 
+def _simulate(exchange: Exchange, spec: codec.TreeSpec) -> Collect:
+    """The clients of the exchange, on this device."""
+
+    def collect(
+        engine: Engine, state: ServerState, examples: Examples, cohort: Any, key: jax.Array
+    ) -> list[Local]:
+        pending, parts = None, []
+        for piece in engine.slices(cohort):
+            out = engine.local(state, examples, piece, key)
+            if pending is not None:
+                _submit(exchange, spec, *pending)
+            pending = (piece, out.deltas)
+            parts.append(out)
+        if pending is not None:
+            _submit(exchange, spec, *pending)
+        return parts
+
+    return collect
+
+
 def run_round(
     engine: Engine,
-    exchange: Exchange,
+    exchange: Any,
     state: ServerState,
     examples: Examples,
     key: jax.Array,
     ledger: transparency.Ledger | None = None,
+    collect: Collect | None = None,
 ) -> tuple[ServerState, dict[str, Any], dict[str, Any]]:
     """One round over the wire: the next state, the round's metrics and the wire's own report.
 
-    With a ledger, all of the round is in the log before its state is returned.
+    With a ledger, all of the round is in the log before its state is returned. ``collect`` hands
+    the exchange what clients elsewhere send; by default they are simulated here.
     """
     start = time.perf_counter()
     like = engine.message(state.params)
@@ -131,15 +158,7 @@ def run_round(
         checkpoint = ledger.begin(facts, number, model)
     cohort = engine.cohort_for(state.round, key)
     data = exchange.begin_round(number, model, _invited(cohort), log=checkpoint)
-    pending, parts = None, []
-    for piece in engine.slices(cohort):
-        out = engine.local(state, examples, piece, key)
-        if pending is not None:
-            _submit(exchange, spec, *pending)
-        pending = (piece, out.deltas)
-        parts.append(out)
-    if pending is not None:
-        _submit(exchange, spec, *pending)
+    parts = (collect or _simulate(exchange, spec))(engine, state, examples, cohort, key)
     waited = time.perf_counter()
     result = exchange.finish_round()
     waited = time.perf_counter() - waited
