@@ -32,6 +32,7 @@ from qoejax.run import (
     privacy,
     report,
     rounds,
+    sums,
     tune,
     wired,
 )
@@ -233,7 +234,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     like = run.engine.message(state.params)
     message = codec.nbytes(wired.tree_spec(like))
     if run.config.exchange.mode in exchange.MASKED:
-        message = masked.input_bytes(like)
+        message = sums.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, state = found
@@ -253,6 +254,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
             if rounds.due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, rounds.line(rows[-1]))
+        opening.conclude(wire)
     if run.ledger.stopped:
         LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
@@ -314,7 +316,7 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        if isinstance(wire.exchange, masked.Session):
+        if isinstance(wire.exchange, sums.Session):
             done = masked.run_round(
                 run.engine, wire.exchange, state, run.examples, key, wire.ledger
             )

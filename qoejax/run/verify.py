@@ -16,6 +16,7 @@ from qoejax.wire.log import audit, note, policy, proof, store
 from qoejax.wire.log.audit import Report
 from qoejax.wire.log.errors import LogError, SplitViewError
 from qoejax.wire.log.policy import Policy
+from qoejax.wire.log.state import unsigned
 
 
 def read_policy(path: pathlib.Path) -> Policy:
@@ -93,6 +94,7 @@ def _summary(report: Report, model: str) -> dict[str, Any]:
         "runs": len(state.runs),
         "rounds": max(state.models, default=-1) + 1,
         "updates": sum(len(r.members) for r in live),
+        "unsigned": unsigned(state),
         "summed": sum(len(one.survivors) for r in live for one in r.sums),
         "rejected": sum(len(r.refusals) for r in live),
         "equivocations": sum(len(r.convictions) for r in live),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from qoejax.fed import ring as rings
-from qoejax.run import build, exchange, masked, transparency, verify, wired
+from qoejax.run import build, exchange, masked, sums, transparency, verify, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
+from qoejax.wire import members
 from qoejax.wire.log import audit, store
 from qoejax.wire.secagg import local, plan
 from tests.run.conftest import tiny_config
@@ -47,7 +48,8 @@ def deltas(run):
 
 def session(run):
     message = run.engine.message(initial(run).params)
-    return exchange.session(run.config, message, run.population.count, None)
+    who = members.simulated(len(run.population.count), run.config.exchange.suite, "openssl")
+    return exchange.session(run.config, message, run.population.count, who)
 
 
 def one_round(run, one=None, examples=None):
@@ -106,13 +108,13 @@ def test_a_round_moves_by_the_weighted_mean_within_the_bound(run, deltas):
 
 def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
     seen = []
-    true = masked.Session.sums
+    true = sums.Session.sums
 
     def spy(self, told, words, leaves):
         seen.append((words, true(self, told, words, leaves)))
         return seen[-1][1]
 
-    monkeypatch.setattr(masked.Session, "sums", spy)
+    monkeypatch.setattr(sums.Session, "sums", spy)
     one_round(run)
     words, found = seen[0]
     _, weight = deltas

@@ -7,7 +7,7 @@ import numpy as np
 from qoejax.run import transparency
 from qoejax.wire import codec, sign
 from qoejax.wire.exchange import Exchange
-from qoejax.wire.log import note, policy, witness
+from qoejax.wire.log import note, policy, records, witness
 from qoejax.wire.log.note import Cosigner
 from qoejax.wire.log.policy import Group, Policy, Witness
 
@@ -44,10 +44,13 @@ def make_witness(folder, name, *logs):
     return witness.Witness(key(name), {log.verifier.name: log.verifier for log in logs}, folder)
 
 
-def write_run(folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, told=None, **more):
+def write_run(
+    folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, told=None, close=False, **more
+):
     """A run over the wire whose log is in ``folder``; the model counts up.
 
-    ``told`` is given the exchange; ``more`` are options of it.
+    ``told`` is given the exchange; ``close`` has clients in sessions sign at the end; ``more`` are
+    options of the exchange.
     """
     trusted = trusted or with_witnesses(log_key())
     spec = codec.spec_digest(SPEC)
@@ -68,5 +71,8 @@ def write_run(folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, t
             ledger.record(transparency.round_entries(facts, data, result, number, after))
             if number == revoke_after:
                 wire.revoke(0)
+        if close:
+            slots, _ = wire.close_sessions()
+            ledger.record([records.closing(slot) for slot in slots.values()])
         ledger.finish(bytes(32), rounds)
     return trusted

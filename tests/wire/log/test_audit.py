@@ -279,6 +279,18 @@ def test_equivocation_is_evidence_for_anyone(tmp_path):
     forged = {**fields, "second": {**fields["second"], "digest": bytes(64)}}
     entries[index] = cbor.encode(forged)
     assert "does not verify" in str(bad(resigned(entries), trusted))
+    # What anybody could write down, and a type of message whose signature means something else.
+    for change, reason in (
+        ({"flags": envelope.SESSION}, "prove nothing"),
+        ({"type": envelope.ANNOUNCE}, "nobody signs so"),
+        ({"round": 7}, "does not verify"),
+    ):
+        slots = {}
+        for name in ("first", "second"):
+            header = envelope.unpack(fields[name]["header"])._replace(**change)
+            slots[name] = {**fields[name], "header": envelope.pack(header)}
+        entries[index] = cbor.encode(fields | slots)
+        assert reason in str(bad(resigned(entries), trusted))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def seen(number=0):
 
 
 def masked_words(frames, name):
-    body = plan.unsealed(frames["input", name])
+    body = plan.unsealed(frames["input", name], 1)
     return np.frombuffer(body, masks.WORD, offset=64)
 
 
