@@ -62,9 +62,7 @@ def read(
     digest = hashlib.sha512(statement).digest()
     slot = Slot(hashlib.sha256(data).digest(), packed, b"", digest, signature, statement)
     name = envelope.transcript(packed, b"", digest)
-    if not sign.provider(verifier, scheme).verify(
-        public, name, signature, envelope.CONTEXTS[CLOSE]
-    ):
+    if not sign.verifier(verifier, scheme)(public, name, signature, envelope.CONTEXTS[CLOSE]):
         raise EnvelopeError(
             Code.SIGNATURE, f"client {found.sender.hex()}: signature does not verify"
         )

@@ -82,7 +82,7 @@ def admit(registry: Registry, request: Request, verifier: str = "pqcrypto") -> R
             Code.POLICY, f"client {name.hex()}: key epoch {entry.epoch}, expected {old.epoch + 1}"
         )
     message = _linked(entry, old.id)
-    verify = sign.provider(verifier, suites.scheme_of(old.suites)).verify
+    verify = sign.verifier(verifier, suites.scheme_of(old.suites))
     if not verify(old.public, message, request.link, ROTATE_CONTEXT):
         raise EnvelopeError(
             Code.SIGNATURE, f"client {old.id.hex()} did not consent to being replaced"

@@ -253,7 +253,7 @@ def open_update(
         name = transcript(packed, enc, digest)
     if chosen.sealed:
         with clock("verify"):
-            verify = sign.provider(verifier, chosen.scheme).verify
+            verify = sign.verifier(verifier, chosen.scheme)
             good = verify(sender_key, name, signature, CONTEXTS[header.type])
         if not good:
             raise EnvelopeError(

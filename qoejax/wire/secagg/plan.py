@@ -203,7 +203,7 @@ def verified(
     if data[: envelope.HEADER_SIZE] != header:
         raise _foreign(step, sender, data)
     body = data[envelope.HEADER_SIZE : end]
-    good = sign.provider(verifier, scheme).verify(public, _name(header, body), data[end:], CONTEXT)
+    good = sign.verifier(verifier, scheme)(public, _name(header, body), data[end:], CONTEXT)
     if not good:
         raise EnvelopeError(
             Code.SIGNATURE, f"client {sender.hex()}: step {step.seq} is not signed by it"
