@@ -191,7 +191,7 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
             "registry": "",  # file of who is enrolled (docs/keys.md); "": clients enrol themselves
             "authority": "",  # with a registry: the public key that signed it, in hexadecimal
-            "keys": "",  # with a registry: folder of server.key and clients/*.key
+            "key_dir": "",  # with a registry: folder of server.key and clients/*.key
             "log_key": "",  # file of the key that signs the log; "" is the workdir's own
             "witnesses": "",  # policy file that says who cosigns the log; "" is nobody
             "groups": 5,  # secagg_groups: sums that the server sees of a round

@@ -2,7 +2,7 @@
 
 exchange.registry   "" lets clients enrol themselves; else the file that ``keys enrol`` wrote
 exchange.authority  the public key that must have signed it, in hexadecimal
-exchange.keys       folder with server.key and clients/*.key, one key each, in order of name
+exchange.key_dir    folder with server.key and clients/*.key, one key each, in order of name
 """
 
 import logging
@@ -28,7 +28,7 @@ def check(exchange: Any) -> None:
     """
     c = exchange
     if not c.registry:
-        for key in ("authority", "keys"):
+        for key in ("authority", "key_dir"):
             if c[key]:
                 raise RunError(
                     f"config.exchange.{key} is {c[key]!r}, but config.exchange.registry is '': "
@@ -40,9 +40,9 @@ def check(exchange: Any) -> None:
             f"config.exchange.registry is {c.registry!r}, but config.exchange.mode is 'none': "
             "nobody would send anything; expected another mode, or no registry"
         )
-    if not c.keys:
+    if not c.key_dir:
         raise RunError(
-            f"config.exchange.registry is {c.registry!r}, but config.exchange.keys is '': expected "
+            f"config.exchange.registry is {c.registry!r}, but config.exchange.key_dir is '': expected "
             "the folder that holds server.key and clients/*.key"
         )
     if len(_authority(c)) != 32:
@@ -85,12 +85,12 @@ def find(
             clients, c.suite, c.signer, folder, passphrase, plain=passphrase is None,
             known=known.registry,
         )  # fmt: skip
-    here = pathlib.Path(c.keys)
+    here = pathlib.Path(c.key_dir)
     (server,) = _identities([here / "server.key"], c, passphrase)
     files = sorted((here / "clients").glob("*.key"))
     if len(files) != clients:
         raise RunError(
-            f"config.exchange.keys: {here / 'clients'} holds {len(files)} key files, expected one "
+            f"config.exchange.key_dir: {here / 'clients'} holds {len(files)} key files, expected one "
             f"for each of {clients} clients"
         )
     registry = pathlib.Path(c.registry)
