@@ -42,8 +42,8 @@ def check(exchange: Any) -> None:
         )
     if not c.key_dir:
         raise RunError(
-            f"config.exchange.registry is {c.registry!r}, but config.exchange.key_dir is '': expected "
-            "the folder that holds server.key and clients/*.key"
+            f"config.exchange.registry is {c.registry!r}, but config.exchange.key_dir is '': "
+            "expected the folder that holds server.key and clients/*.key"
         )
     if len(_authority(c)) != 32:
         raise RunError(
@@ -90,8 +90,8 @@ def find(
     files = sorted((here / "clients").glob("*.key"))
     if len(files) != clients:
         raise RunError(
-            f"config.exchange.key_dir: {here / 'clients'} holds {len(files)} key files, expected one "
-            f"for each of {clients} clients"
+            f"config.exchange.key_dir: {here / 'clients'} holds {len(files)} key files, expected "
+            f"one for each of {clients} clients"
         )
     registry = pathlib.Path(c.registry)
     try:
