@@ -162,7 +162,7 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
     )
     c.privacy = ml_collections.ConfigDict(
         {
-            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl" (DP-FTRL)
+            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl", "skellam"
             "clip": 0.0,  # largest norm of a row's gradient, or of a client's delta
             "noise": 0.0,  # standard deviation over clip
             "delta": 1e-5,

@@ -6,6 +6,8 @@ import ml_collections
 import numpy as np
 
 from qoejax import trees
+from qoejax.fed import discrete
+from qoejax.fed.discrete import Grid
 from qoejax.run import defence, sums
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
@@ -93,7 +95,7 @@ def _single(config: ml_collections.ConfigDict) -> list[tuple[str, bool, str]]:
         (
             "privacy.mechanism",
             c.privacy.mechanism in ("user", "ftrl"),
-            "its server clips single updates: expected 'none' or 'example'",
+            "its server clips single updates: expected 'none', 'example' or 'skellam'",
         ),
         (
             "participation.mode",
@@ -174,6 +176,24 @@ def upload(config: ml_collections.ConfigDict, message: Any) -> int:
     return later + (first - later) // c.epoch
 
 
+def grid(config: ml_collections.ConfigDict, size: int, clients: int) -> Grid | None:
+    """How messages of ``size`` numbers get their share of noise; None without it.
+
+    The noise that counts is that of the honest among as few clients as a sum is opened for.
+
+    Raises:
+      RunError: it does not fit in 32 bits.
+    """
+    p = config.privacy
+    if p.mechanism != "skellam":
+        return None
+    honest = _choice(config, clients).least - int(config.exchange.colluding * clients)
+    try:
+        return discrete.fit(p.clip, p.noise, size, max(1, honest), clients)
+    except ValueError as e:
+        raise RunError(f"config.privacy: {e}; expected less noise, or more clients") from None
+
+
 def session(
     config: ml_collections.ConfigDict, message: Any, count: np.ndarray, who: Members
 ) -> sums.Session:
@@ -192,6 +212,9 @@ def session(
         colluding=c.colluding, leaving=c.leaving, signer=c.signer, suite=c.suite,
         kem_provider=c.kem_provider, unsafe=c.unsafe,
     )  # fmt: skip
+    noisy = grid(config, trees.count(message), len(count))
+    if noisy is not None:
+        return sums.Session(who, rules, noisy, noisy.size + 1)
     return call(
         sums.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
         heaviest=1.0 if uniform else float(count.max()), clients=config.fed.cohort or len(count),

@@ -9,6 +9,8 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.fed import ring as rings
+from qoejax.fed.discrete import Grid
+from qoejax.fed.masked import Coding
 from qoejax.wire import announce, codec, envelope, kem, keys, manifest, sign, suites
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.log import records
@@ -89,16 +91,14 @@ class Session:
     and so models, do not depend on masks.
     """
 
-    def __init__(self, who: Members, rules: Rules, ring: rings.Ring, length: int):
+    def __init__(self, who: Members, rules: Rules, ring: Coding, length: int):
         chosen = envelope.suite(rules.suite, rules.unsafe)
         self._kem = (chosen.kem, suites.kem_provider(chosen, rules.kem_provider))
         kem.self_test(*self._kem)
         sign.self_test(rules.signer, chosen.scheme)
         self.who, self.rules, self.ring, self.length = who, rules, ring, length
         self.run = kem.random_bytes(16)
-        self.spec = codec.tree_spec(
-            [(f"sum/clip={ring.clip}/bits={ring.bits}/heaviest={ring.heaviest}", (length,), "u4")]
-        )
+        self.spec = codec.tree_spec([(_layout(ring), (length,), "u4")])
         facts = manifest.Manifest(
             run=self.run, server=who.server.id, suite=rules.suite,
             tree_spec=codec.spec_digest(self.spec),
@@ -261,6 +261,13 @@ def _record(agreed: plan.Plan, done: local.Outcome) -> Record:
     confirmed = {name: frame for name, frame in frames.items() if name not in done.refused}
     total = hashlib.sha256(done.total.astype("<u4").tobytes()).digest()
     return Record(plan.encode(agreed), names, done.told, confirmed, total)
+
+
+def _layout(ring: Coding) -> str:
+    """What the words of a sum mean, as every message names it by digest."""
+    if isinstance(ring, Grid):
+        return f"sum/skellam/clip={ring.clip}/step={ring.step}/noise={ring.noise}"
+    return f"sum/clip={ring.clip}/bits={ring.bits}/heaviest={ring.heaviest}"
 
 
 def input_bytes(message: Any) -> int:

@@ -89,7 +89,12 @@ def prepare(
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(population.examples)
     key = jax.random.key(config.seed)
-    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
+    grid = None
+    if config.privacy.mechanism == "skellam":
+        params = jax.eval_shape(objective.init, key, jnp.asarray(population.examples.x[:1]))
+        sent = jax.tree.leaves(jax.eval_shape(engine.message, params))
+        grid = exchange.grid(config, sum(leaf.size for leaf in sent), len(population.count))
+    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count, grid)
     return Run(
         config, workdir, data, population, objective, engine, make_engine, fleet, predict, staged,
         key, counts, ledger, tuned, group,

@@ -97,7 +97,7 @@ def rounds(folder, who, first, last):
 
 def test_a_run_of_enrolled_clients_names_their_authority(folder, data_dir, tmp_path):
     values = section(folder, session=8).to_dict()
-    train(tiny_config(data_dir, exchange=values), tmp_path / "run")
+    train(tiny_config(data_dir, exchange=values, fed={"rounds": 2}), tmp_path / "run")
     found = verify(tmp_path / "run")
     assert found["ok"], found
     assert (found["authority"], found["unsigned"]) == (ROOT.public.hex(), 0)

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from qoejax.fed import accounting
+from qoejax.fed import accounting, discrete
 from qoejax.run import build, writer
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
+from qoejax.run.verify import verify
+from qoejax.wire.secagg import bound
 
 from .conftest import tiny_config
 
@@ -156,3 +158,47 @@ def test_a_promise_that_cannot_be_kept_is_refused(data_dir, change, message):
 def test_a_delta_that_allows_publishing_a_record_is_refused(data_dir, tmp_path):
     with pytest.raises(RunError, match=r"publishing one record in .* outright"):
         train(private(data_dir, privacy=EXAMPLE | {"delta": 0.5}), tmp_path / "w")
+
+
+SHARES = {
+    "privacy": {"mechanism": "skellam", "clip": 0.1, "noise": 1.0},
+    "server": {"aggregator": "mean"},
+    "exchange": {"mode": "secagg", "signer": "openssl", "colluding": 0.0, "leaving": 0.0},
+}
+
+
+def test_shares_of_noise_hide_in_masked_sums_and_are_priced(data_dir, tmp_path):
+    """The server sees sums with noise only; the price is Skellam's, of those that must finish."""
+    train(tiny_config(data_dir, fed={"rounds": 2}, **SHARES), tmp_path / "w")
+    rows = writer.read_rows(tmp_path / "w" / "metrics.jsonl")
+    claim = json.loads((tmp_path / "w" / "manifest.json").read_text())["privacy"]
+    size = rows[0]["update_bytes"] // 4 - 1
+    finish = bound.choose(3, 0, 0).least
+    grid = discrete.fit(0.1, 1.0, size, finish, 3)
+    assert claim["grid_step"] == grid.step
+    assert f"while {finish} honest clients" in claim["against"]
+    assert "server included" in claim["against"]
+    variance = discrete.variance(grid) * finish
+    for number, row in enumerate(rows, 1):
+        want = accounting.skellam(number, discrete.norm_bound(grid), variance, size, 1e-5)
+        assert row["epsilon"] == pytest.approx(want)
+        assert row["wire"]["accepted"] == 3
+    # Close to what the same noise costs as a Gaussian: rounding adds little.
+    assert rows[-1]["epsilon"] < 1.2 * accounting.bound(2, 1.0, 1.0, 1e-5)
+    assert verify(tmp_path / "w")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exchange": {"mode": "pqc"}}, "one share is not enough; set it to 'secagg'"),
+        ({"exchange": {"mode": "none"}}, "one share is not enough"),
+        ({"fed": {"cohort": 2}}, "everybody in every round"),
+        ({"participation": {"sampling": "poisson"}}, "everybody in every round|coins"),
+        ({"server": {"aggregator": "weighted_mean"}}, "equal weights"),
+        ({"fed": {"algorithm": "scaffold"}, "client": {"optimizer": "sgd"}}, "does not cover"),
+    ],
+)  # fmt: skip
+def test_shares_that_would_hide_nobody_are_refused(changes, message):
+    with pytest.raises(RunError, match=message):
+        build.check(tiny_config("", **(SHARES | changes)))
