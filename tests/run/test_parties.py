@@ -19,11 +19,17 @@ from qoejax.wire.keyfile import Pair
 from qoejax.wire.log import audit, records, store
 from qoejax.wire.log.errors import LogError
 from tests.run.conftest import tiny_config
+from tests.wire import helpers
 from tests.wire.helpers import identities
 from tests.wire.log.helpers import CONFIG, SPEC, encoded, log_key, with_witnesses
 
-ROOT = Pair(*sign.provider(authority.PROVIDER, authority.SCHEME).generate())
+ROOT = Pair(*sign.provider(authority.PROVIDER, helpers.QUICK).generate())
 SERVER, *CLIENTS = identities("openssl", 5)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    helpers.quick_authority(monkeypatch)
 
 
 def enrolled(count=3, **changes):
@@ -37,7 +43,7 @@ def publish(folder, registry, serial=1):
 
 @functools.cache
 def first():
-    """The first registry: three clients. The authority takes a quarter of a second to sign."""
+    """The first registry: three clients."""
     signed = enrolment.publish(keys.register(enrolled(), "openssl"), 1, *ROOT)
     return enrolment.pack_registry(signed)
 
