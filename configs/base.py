@@ -162,7 +162,7 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
     )
     c.privacy = ml_collections.ConfigDict(
         {
-            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl" (DP-FTRL)
+            "mechanism": "none",  # or "example" (DP-SGD), "user" (DP-FedAvg), "ftrl", "skellam"
             "clip": 0.0,  # largest norm of a row's gradient, or of a client's delta
             "noise": 0.0,  # standard deviation over clip
             "delta": 1e-5,
@@ -189,6 +189,9 @@ def _exchange(c: ml_collections.ConfigDict) -> None:
             "unsafe": False,  # allow the classical and the plaintext suite, to measure them
             "workers": 2,
             "key_files": "plain",  # or "encrypted", with the passphrase in QOEJAX_PASSPHRASE
+            "registry": "",  # file of who is enrolled (docs/keys.md); "": clients enrol themselves
+            "authority": "",  # with a registry: the public key that signed it, in hexadecimal
+            "key_dir": "",  # with a registry: folder of server.key and clients/*.key
             "log_key": "",  # file of the key that signs the log; "" is the workdir's own
             "witnesses": "",  # policy file that says who cosigns the log; "" is nobody
             "groups": 5,  # secagg_groups: sums that the server sees of a round

@@ -21,6 +21,9 @@ _POLICY = flags.DEFINE_string("policy", None, "Keys to trust (a tlog-policy file
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A checkpoint that someone else was shown: is it of the same history?"
 )
+_AUTHORITY = flags.DEFINE_string(
+    "authority", None, "Public key, in hexadecimal, that must have signed the run's registry."
+)
 _PROVE = flags.DEFINE_integer("prove", None, "Entry to write a receipt for.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", None, "Where the receipt goes.")
 _RECEIPT = flags.DEFINE_string("receipt", None, "A receipt to check against --policy.")
@@ -50,7 +53,7 @@ def main() -> dict[str, Any]:
         found = verify.receipt(workdir, _PROVE.value)
         files.write_bytes(pathlib.Path(str(_OUTPUT.value)), proof.render(found).encode())
         return {"index": found.index, "size": found.note.checkpoint.size, "output": _OUTPUT.value}
-    return verify.verify(workdir, trusted, seen)
+    return verify.verify(workdir, trusted, seen, _AUTHORITY.value)
 
 
 def _path(flag: flags.FlagHolder) -> pathlib.Path | None:

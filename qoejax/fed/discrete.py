@@ -13,12 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_privacy.clipping import clip_pytree
-from jaxtyping import Array, Float, Int32, Key, UInt32
+from jaxtyping import Array, Float, Int, Int32, Key, UInt32
 
 from qoejax.fed.promotion import lenient
 
 _BETA = np.exp(-0.5)
 """Bounds the chance that one try of ``round_within`` is rejected (Kairouz et al. 2021, 4.1)."""
+
+
+_DRAWN = 2.0**22
+"""Largest mean of a Poisson variable that is drawn in float32 without losing whole numbers."""
 
 
 class Grid(NamedTuple):
@@ -41,6 +45,29 @@ class Grid(NamedTuple):
     bits: int = 32
 
 
+def fit(clip: float, noise: float, size: int, clients: int, at_most: int) -> Grid:
+    """The finest grid, of steps clip / 2**n, for sums of ``at_most`` clients in 32 bits.
+
+    No finer than float32 can draw: it has all whole numbers up to 2**24, and draws of a Poisson
+    variable of mean 2**22 stay below that.
+
+    Raises:
+      ValueError: there is none; says what to change.
+    """
+    for n in range(20, -1, -1):
+        grid = Grid(clip, clip * 2.0**-n, size, clients, noise)
+        if variance(grid) / 2 <= _DRAWN and _needed(grid, at_most) < 2 ** (grid.bits - 1):
+            return grid
+    raise ValueError(
+        f"noise {noise} for {clients} clients and sums of {at_most} do not fit in 32 bits"
+    )
+
+
+def _needed(grid: Grid, at_most: int) -> float:
+    spread = (variance(grid) * at_most) ** 0.5
+    return at_most * norm_bound(grid) + 7 * spread
+
+
 def check(grid: Grid, at_most: int) -> None:
     """Raises a ValueError where sums of ``at_most`` clients could wrap around, or a bound is none.
 
@@ -50,8 +77,7 @@ def check(grid: Grid, at_most: int) -> None:
     for name in ("clip", "step", "size", "clients", "noise"):
         if not getattr(grid, name) > 0:
             raise ValueError(f"{name} is {getattr(grid, name)}: expected above 0")
-    spread = (variance(grid) * at_most) ** 0.5
-    needed = at_most * norm_bound(grid) + 7 * spread
+    needed = _needed(grid, at_most)
     if not grid.bits <= 32 or needed >= 2 ** (grid.bits - 1):
         raise ValueError(
             f"bits is {grid.bits}: sums of {at_most} clients need {np.log2(needed) + 1:.1f}, "
@@ -110,11 +136,35 @@ def total(shares: UInt32[Array, "K D"], bits: int) -> UInt32[Array, " D"]:
     return _modulo(shares.sum(axis=0, dtype=jnp.uint32), bits)
 
 
-def mean(summed: UInt32[Array, " D"], grid: Grid, clients: float) -> Float[Array, " D"]:
+def mean(summed: UInt32[Array, "*D"], grid: Grid, clients: float) -> Float[Array, "*D"]:
     """The mean delta of a sum of shares, divided by the expected number of clients."""
     empty = 32 - grid.bits
     signed = jax.lax.bitcast_convert_type(summed << empty, jnp.int32) >> empty
     return signed.astype(jnp.float32) * jnp.float32(grid.step / clients)
+
+
+def words(
+    rows: Float[Array, "K D"], client_id: Int[Array, " K"], key: Key[Array, ""], grid: Grid
+) -> UInt32[Array, "K D+1"]:
+    """What each client adds to a masked sum: its share, and 1, by which the sum is counted."""
+
+    def one(row: Array, client: Array) -> Array:
+        return share(row, jax.random.fold_in(key, client), grid)
+
+    shares = jax.vmap(one)(rows, client_id)
+    return jnp.concatenate([shares, jnp.ones((len(rows), 1), jnp.uint32)], axis=1)
+
+
+def means(sums: UInt32[Array, "G N"], grid: Grid) -> tuple[Float[Array, "G D"], Float[Array, " G"]]:
+    """Mean deltas of masked sums, and how many clients are in each; 0 for a sum of nobody."""
+    count = sums[:, -1].astype(jnp.float32)
+    scale = 1 / jnp.where(count > 0, count, 1.0)
+    return mean(sums[:, :-1], grid, 1.0) * scale[:, None], count
+
+
+def shortened(rows: Float[Array, "K D"], grid: Grid) -> Int[Array, " K"]:
+    """1 for each row that is longer than ``clip``."""
+    return (jnp.linalg.norm(rows, axis=1) > jnp.asarray(grid.clip, rows.dtype)).astype(jnp.int32)
 
 
 def _modulo(words: UInt32[Array, "*D"], bits: int) -> UInt32[Array, "*D"]:

@@ -21,10 +21,9 @@ from qoejax.fed.aggregate import Aggregator
 from qoejax.fed.attacks import Adversary
 from qoejax.fed.axis import Axis, make_axis
 from qoejax.fed.homes import Homes, settle
-from qoejax.fed.masked import Halves, make_masked
+from qoejax.fed.masked import Coding, Halves, make_masked
 from qoejax.fed.participation import Participation
 from qoejax.fed.protocol import ClientUpdate, layout
-from qoejax.fed.ring import Ring
 from qoejax.fed.round import make_halves, make_round
 from qoejax.fed.state import (
     MAX_NORM,
@@ -82,7 +81,7 @@ class Engine(NamedTuple):
     sent: Callable[[ServerState], Any]
     message: Callable[[Params], Any]
     models: Callable[[ServerState], Params] | None
-    masked: Callable[[Ring], Halves]
+    masked: Callable[[Coding], Halves]
     lower: Callable[..., jax.stages.Lowered] | None = None
     homes: Homes | None = None
 

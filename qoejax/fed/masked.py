@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, UInt32
 
+from qoejax.fed import discrete
 from qoejax.fed import ring as rings
 from qoejax.fed.aggregate.base import squared_norms
 from qoejax.fed.axis import Axis
+from qoejax.fed.discrete import Grid
 from qoejax.fed.protocol import Turnout
 from qoejax.fed.receive import Received, combined, opened, turnout_share
 from qoejax.fed.ring import Ring
@@ -24,12 +26,16 @@ from qoejax.fed.round import advance
 from qoejax.fed.state import Algorithm, Local, ServerState, round_keys
 from qoejax.types import Cohort, Sums
 
+Coding = Ring | Grid
+"""How messages become integers: weighted and rounded, or clipped, rounded and with noise."""
+
 
 class Encoded(NamedTuple):
     """What K clients hand to secure aggregation.
 
-    ``sound`` is false for a client whose message is not finite, which sends nothing; ``clipped`` is
-    the number of coordinates that did not fit.
+    ``sound`` is false for a client whose message is not finite, which sends nothing; with noise it
+    sends that alone, since staying away would tell. ``clipped`` is the number of coordinates that
+    did not fit; with noise, whether the message was longer than its bound.
     """
 
     words: UInt32[Array, "K N"]
@@ -52,15 +58,26 @@ class Halves(NamedTuple):
 
 def encode(
     algorithm: Algorithm,
-    ring: Ring,
+    ring: Coding,
     state: ServerState,
     cohort: Cohort,
     deltas: Any,
     key: Key[Array, ""],
+    noise: Key[Array, ""] | None = None,
 ) -> Encoded:
-    """Every client's words; a malicious one changes its message before it is rounded and masked."""
+    """Every client's words; a malicious one changes its message before it is rounded and masked.
+
+    ``noise`` is the round's key of a ``Grid``'s noise.
+    """
     messages, attack_state = opened(algorithm, state, cohort, deltas, key)
     rows = rings.flatten(messages)
+    if isinstance(ring, Grid):
+        return Encoded(
+            discrete.words(rows, cohort.client_id, noise, ring),
+            jnp.ones(len(rows), bool),
+            discrete.shortened(rows, ring),
+            attack_state,
+        )
     return Encoded(
         rings.quantise(rows, cohort.weight, ring),
         jnp.isfinite(squared_norms(messages)),
@@ -71,7 +88,7 @@ def encode(
 
 def masked_step(
     algorithm: Algorithm,
-    ring: Ring,
+    ring: Coding,
     state: ServerState,
     cohort: Cohort,
     local: Local,
@@ -85,7 +102,10 @@ def masked_step(
     ``max_norm`` and the aggregator's ``least`` are about groups. Metrics are sums over the clients
     that counted, which a simulation knows and a server would not.
     """
-    rows, weight = rings.mean(sums, ring)
+    if isinstance(ring, Grid):
+        rows, weight = discrete.means(sums, ring)
+    else:
+        rows, weight = rings.mean(sums, ring)
     like = algorithm.client.server.message(state.params)
     messages = rings.unflatten(rows, like)
     sound = squared_norms(messages) <= algorithm.max_norm**2
@@ -102,7 +122,7 @@ def masked_step(
     return advance(algorithm, state, cohort, received, local.client_state, local.sums)
 
 
-def make_masked(algorithm: Algorithm, ring: Ring, axis: Axis) -> Halves:
+def make_masked(algorithm: Algorithm, ring: Coding, axis: Axis) -> Halves:
     """Both ends with their keys filled in, on the devices of ``axis``."""
     place = axis.put
 
@@ -111,9 +131,11 @@ def make_masked(algorithm: Algorithm, ring: Ring, axis: Axis) -> Halves:
 
     @jax.jit
     def coded(state: ServerState, cohort: Cohort, parts: Any, key: Array) -> Encoded:
-        attack_key = jax.random.split(round_keys(key, state.round).server)[1]
+        server_key = round_keys(key, state.round).server
+        noise = jax.random.fold_in(server_key, 1)
+        attack_key = jax.random.split(server_key)[1]
         deltas = joined(parts).deltas
-        return encode(algorithm, ring, state, cohort, deltas, attack_key)
+        return encode(algorithm, ring, state, cohort, deltas, attack_key, noise)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def stepped(

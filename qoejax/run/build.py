@@ -26,6 +26,7 @@ from qoejax.run import (
     defence,
     exchange,
     participate,
+    parties,
     privacy,
     runtime,
     tables,
@@ -119,6 +120,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     choose(dict.fromkeys(EXCHANGES), config.exchange.mode, "exchange.mode")
     choose(dict.fromkeys(KEY_FILES), config.exchange.key_files, "exchange.key_files")
     wired.check(config.exchange)
+    parties.check(config.exchange)
     choose(NETS, config.model.net, "model.net")
     if config.fed.cohort > config.clients.count:
         raise RunError(

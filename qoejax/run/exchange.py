@@ -1,16 +1,19 @@
 """From ``config.exchange`` to masked sums, and what they rule out."""
 
-import pathlib
 from typing import Any
 
 import ml_collections
 import numpy as np
 
 from qoejax import trees
-from qoejax.run import defence, masked
+from qoejax.fed import discrete
+from qoejax.fed.discrete import Grid
+from qoejax.run import defence, sums
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
-from qoejax.wire import envelope
+from qoejax.wire import envelope, suites
+from qoejax.wire import session as sessions
+from qoejax.wire.members import Members
 from qoejax.wire.secagg import bound, local
 
 MASKED = ("secagg", "secagg_groups")
@@ -38,6 +41,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if c.mode not in MASKED:
         return
+    chosen = suites.suite(c.suite, c.unsafe)
+    if not chosen.sealed:
+        raise RunError(
+            f"config.exchange.mode is {c.mode!r} with the {chosen.status} suite {chosen.id:#06x}: "
+            "masks come from a KEM; expected another suite"
+        )
     for key, bad, why in _single(config):
         if bad:
             value = config[key.split(".")[0]][key.split(".")[1]]
@@ -52,6 +61,16 @@ def _single(config: ml_collections.ConfigDict) -> list[tuple[str, bool, str]]:
     """Keys whose values look at single updates, and what to change."""
     c, rule = config, config.server.aggregator
     return [
+        (
+            "exchange.session",
+            c.exchange.session > 0,
+            "masked inputs are signed, and exchange.epoch says how long keys last: expected 0",
+        ),
+        (
+            "exchange.confidential",
+            c.exchange.confidential,
+            "its grants come with single updates: expected False",
+        ),
         (
             "server.aggregator",
             c.exchange.mode == "secagg" and rule not in MEANS,
@@ -76,7 +95,7 @@ def _single(config: ml_collections.ConfigDict) -> list[tuple[str, bool, str]]:
         (
             "privacy.mechanism",
             c.privacy.mechanism in ("user", "ftrl"),
-            "its server clips single updates: expected 'none' or 'example'",
+            "its server clips single updates: expected 'none', 'example' or 'skellam'",
         ),
         (
             "participation.mode",
@@ -102,22 +121,22 @@ def _check_epoch(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_groups(config: ml_collections.ConfigDict) -> None:
-    c, size, groups = config.exchange, _size(config), sums(config)
+    c, size, parts = config.exchange, _size(config), groups(config)
     least = defence.make_aggregator(config, lambda params, number, key: params).least
-    if groups < least:
+    if parts < least:
         raise RunError(
             f"config.server.aggregator {config.server.aggregator!r} needs {least} updates to "
             f"tolerate config.server.byzantine={config.server.byzantine}, and here an update is "
-            f"the mean of a group: expected config.exchange.groups of {least} or more, got {groups}"
+            f"the mean of a group: expected config.exchange.groups of {least} or more, got {parts}"
         )
-    smallest = size // groups
+    smallest = size // parts
     if smallest < 3:
         raise RunError(
-            f"config.exchange.mode is {c.mode!r} with {size} clients a round in {groups} "
+            f"config.exchange.mode is {c.mode!r} with {size} clients a round in {parts} "
             "group(s): a sum of fewer than 3 hides nobody; expected fewer config.exchange.groups "
             "or more clients"
         )
-    for members in {smallest, -(-size // groups)}:
+    for members in {smallest, -(-size // parts)}:
         try:
             _choice(config, members)
         except ValueError as e:
@@ -133,7 +152,7 @@ def _choice(config: ml_collections.ConfigDict, members: int) -> bound.Choice:
     return bound.choose(members, *gone, active=c.adversary == "active")
 
 
-def sums(config: ml_collections.ConfigDict) -> int:
+def groups(config: ml_collections.ConfigDict) -> int:
     """Sums that the server sees of a round."""
     return config.exchange.groups if config.exchange.mode == "secagg_groups" else 1
 
@@ -144,36 +163,60 @@ def upload(config: ml_collections.ConfigDict, message: Any) -> int:
     if c.mode == "none":
         return plain
     if c.mode not in MASKED:
-        return envelope.update_size(envelope.suite(envelope.DEFAULT, False), plain)
-    degree, words = _choice(config, -(-_size(config) // sums(config))).degree, trees.count(message)
-    first, later = (local.upload(degree, words + 1, fresh=fresh) for fresh in (True, False))
+        chosen = envelope.suite(c.suite, c.unsafe)
+        size = sessions.size if c.session else envelope.update_size
+        return size(chosen, plain)
+    degree, words = (
+        _choice(config, -(-_size(config) // groups(config))).degree,
+        trees.count(message),
+    )
+    first, later = (
+        local.upload(degree, words + 1, fresh=fresh, suite=c.suite) for fresh in (True, False)
+    )
     return later + (first - later) // c.epoch
 
 
+def grid(config: ml_collections.ConfigDict, size: int, clients: int) -> Grid | None:
+    """How messages of ``size`` numbers get their share of noise; None without it.
+
+    The noise that counts is that of the honest among as few clients as a sum is opened for.
+
+    Raises:
+      RunError: it does not fit in 32 bits.
+    """
+    p = config.privacy
+    if p.mechanism != "skellam":
+        return None
+    honest = _choice(config, clients).least - int(config.exchange.colluding * clients)
+    try:
+        return discrete.fit(p.clip, p.noise, size, max(1, honest), clients)
+    except ValueError as e:
+        raise RunError(f"config.privacy: {e}; expected less noise, or more clients") from None
+
+
 def session(
-    config: ml_collections.ConfigDict,
-    message: Any,
-    count: np.ndarray,
-    key_dir: pathlib.Path | None,
-    **key_files: Any,
-) -> masked.Session:
+    config: ml_collections.ConfigDict, message: Any, count: np.ndarray, who: Members
+) -> sums.Session:
     """What masks the updates of a run.
 
     Args:
       config: of the run.
       message: a tree with the layout of one client's message.
       count: rows of each client.
-      key_dir: where identities are kept.
-      key_files: how, see ``masked.parties``.
+      who: the parties.
     """
     c = config.exchange
     uniform = config.fed.weight == "uniform" or config.server.aggregator == "mean"
-    rules = masked.Rules(
-        config.seed, sums(config), c.epoch, c.adversary == "active", c.colluding, c.leaving
-    )
-    who = masked.parties(len(count), c.signer, key_dir, **key_files)
+    rules = sums.Rules(
+        seed=config.seed, groups=groups(config), epoch=c.epoch, active=c.adversary == "active",
+        colluding=c.colluding, leaving=c.leaving, signer=c.signer, suite=c.suite,
+        kem_provider=c.kem_provider, unsafe=c.unsafe,
+    )  # fmt: skip
+    noisy = grid(config, trees.count(message), len(count))
+    if noisy is not None:
+        return sums.Session(who, rules, noisy, noisy.size + 1)
     return call(
-        masked.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
+        sums.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
         heaviest=1.0 if uniform else float(count.max()), clients=config.fed.cohort or len(count),
         uniform=uniform,
     )  # fmt: skip

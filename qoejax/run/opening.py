@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from qoejax.run import build, exchange, masked, network, transparency, wired
+from qoejax.run import build, exchange, network, parties, sums, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
 from qoejax.wire import kem, keyfile, keys, sign, suites
@@ -19,7 +19,9 @@ from qoejax.wire.exchange import Exchange
 from qoejax.wire.host import Host
 from qoejax.wire.kem import SelfTestError
 from qoejax.wire.keyfile import KeyFileError
+from qoejax.wire.log import records
 from qoejax.wire.log.errors import LogError
+from qoejax.wire.members import Members
 from qoejax.wire.pool import WorkerError
 
 LOG = logging.getLogger("qoejax")
@@ -28,7 +30,7 @@ LOG = logging.getLogger("qoejax")
 class Wire(NamedTuple):
     """An exchange, or a session of masked sums, and the log of what happens in it."""
 
-    exchange: Exchange | masked.Session | network.Remote
+    exchange: Exchange | sums.Session | network.Remote
     ledger: transparency.Ledger
 
 
@@ -57,15 +59,31 @@ def opened(
         yield None
         return
     with _wire_errors(), _open_ledger(config, workdir) as ledger:
-        if c.mode in exchange.MASKED:
-            made = exchange.session(config, message, count, workdir / "keys", **key_files(c))
-            yield Wire(made, ledger)
-            return
         if gate is not None:
             yield Wire(_open_remote(config, workdir, message, len(count), gate), ledger)
             return
-        with contextlib.closing(_open_exchange(config, workdir, message, len(count))) as made:
+        who = parties.find(c, len(count), workdir / "keys", ledger.known, _passphrase(c))
+        if c.mode in exchange.MASKED:
+            yield Wire(exchange.session(config, message, count, who), ledger)
+            return
+        with contextlib.closing(_open_exchange(config, who, message)) as made:
             yield Wire(made, ledger)
+
+
+def conclude(wire: Wire | None) -> None:
+    """After the last round: clients in sessions sign for what they sent, and the log has it.
+
+    Raises:
+      RunError: a worker died, or a witness has seen another history.
+    """
+    if wire is None or not isinstance(wire.exchange, Exchange):
+        return
+    with _wire_errors():
+        slots, refused = wire.exchange.close_sessions()
+        if slots:
+            wire.ledger.record([records.closing(slots[i]) for i in sorted(slots)])
+    for error in refused.values():
+        LOG.warning("nobody signed for the last updates of a session: %s", error)
 
 
 def close_log(
@@ -89,18 +107,14 @@ def _wire_errors() -> Iterator[None]:
 def _open_ledger(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> transparency.Ledger:
     c = config.exchange
     path = pathlib.Path(c.log_key) if c.log_key else workdir / "keys" / "log.key"
-    files_of = key_files(c)
-    key = transparency.cosigner(
-        path, c.signer, files_of.get("passphrase"), plain=files_of.get("plain_keys", False)
-    )
+    secret = _passphrase(c)
+    key = transparency.cosigner(path, c.signer, secret, plain=secret is None)
     trusted = transparency.with_log(c.witnesses, key.verifier)
     digest = transparency.config_digest(build.plain_config(config))
     return transparency.Ledger(workdir / "log", key, trusted, digest)
 
 
-def _open_exchange(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, message: Any, clients: int
-) -> Exchange:
+def _open_exchange(config: ml_collections.ConfigDict, who: Members, message: Any) -> Exchange:
     c = config.exchange
     # The norm of a compressed message says nothing of the delta in it.
     max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
@@ -108,10 +122,9 @@ def _open_exchange(
     if chosen.status != "standard":
         LOG.warning("suite %#06x (%s) is %s: docs/wire.md", chosen.id, chosen.name, chosen.status)
     return Exchange(
-        clients=clients, signer=c.signer, kem_provider=c.kem_provider,
+        clients=len(who.clients), who=who, signer=c.signer, kem_provider=c.kem_provider,
         spec=wired.tree_spec(message), workers=c.workers, suite=c.suite,
-        session=c.session, confidential=c.confidential, unsafe=c.unsafe,
-        max_norm=max_norm, key_dir=workdir / "keys", **key_files(c),
+        session=c.session, confidential=c.confidential, unsafe=c.unsafe, max_norm=max_norm,
     )  # fmt: skip
 
 
@@ -135,10 +148,10 @@ def identity(config: ml_collections.ConfigDict, path: pathlib.Path) -> keys.Iden
     Raises:
       RunError: the file cannot be used; names it.
     """
-    c, how = config.exchange, key_files(config.exchange)
+    c, secret = config.exchange, _passphrase(config.exchange)
     with _wire_errors():
         (one,) = keyfile.obtain(
-            path, c.signer, 1, how.get("passphrase"), plain=how.get("plain_keys", False),
+            path, c.signer, 1, secret, plain=secret is None,
             scheme=suites.suite(c.suite, c.unsafe).scheme,
         )  # fmt: skip
     return one
@@ -168,14 +181,14 @@ def _open_remote(
     return network.Remote(host, gate)
 
 
-def key_files(c: ml_collections.ConfigDict) -> dict[str, Any]:
-    """How ``config.exchange.key_files`` keeps keys: ``plain_keys``, or ``passphrase``."""
+def _passphrase(c: ml_collections.ConfigDict) -> bytes | None:
+    """What encrypts the key files; None for readable ones."""
     if c.key_files == "plain":
-        return {"plain_keys": True}
-    passphrase = os.environ.get(PASSPHRASE, "")
-    if not passphrase:
+        return None
+    found = os.environ.get(PASSPHRASE, "")
+    if not found:
         raise RunError(
             "config.exchange.key_files is 'encrypted', but the environment variable "
             f"{PASSPHRASE} is not set: expected the passphrase of the key files"
         )
-    return {"passphrase": passphrase.encode()}
+    return found.encode()

@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from qoejax.fed import accounting, privacy
+from qoejax.fed import accounting, discrete, privacy
 from qoejax.fed.aggregate import Aggregator
+from qoejax.fed.discrete import Grid
 from qoejax.fed.engine import Engine
 from qoejax.run.errors import RunError
 
-MECHANISMS = ("none", "example", "user", "ftrl")
+MECHANISMS = ("none", "example", "user", "ftrl", "skellam")
 ALGORITHMS = {
     "example": ("fedavg", "fedprox", "centralised"),
     "user": ("fedavg", "fedprox"),
     "ftrl": ("fedavg", "fedprox"),
+    "skellam": ("fedavg", "fedprox"),
 }
 SAMPLING = {"user": "poisson", "ftrl": "cyclic"}
 NOT_COVERED = (
@@ -61,7 +63,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             if p[key]:
                 raise RunError(
                     f"config.privacy.{key} is {p[key]}, but config.privacy.mechanism is 'none': "
-                    "choose 'example', 'user' or 'ftrl', or set it to 0"
+                    "choose 'example', 'user', 'ftrl' or 'skellam', or set it to 0"
                 )
         return
     if not p.clip > 0:
@@ -109,11 +111,30 @@ def _check_users(config: ml_collections.ConfigDict) -> None:
             f"config.server.aggregator is {config.server.aggregator!r}: private clients need equal "
             "weights and a sum to which noise can be added; set it to 'mean'"
         )
-    everyone = config.fed.cohort in (0, config.clients.count) and name == "user"
+    everyone = config.fed.cohort in (0, config.clients.count)
+    if name == "skellam":
+        _check_shares(config, everyone and sampling == "uniform")
+        return
+    everyone = everyone and name == "user"
     if not (everyone and sampling == "uniform") and sampling != SAMPLING[name]:
         raise RunError(
             f"config.participation.sampling is {sampling!r}, for which the accountant of {name!r} "
             f"is not valid: set it to {SAMPLING[name]!r}"
+        )
+
+
+def _check_shares(config: ml_collections.ConfigDict, everyone: bool) -> None:
+    """Refuses shares of noise where nothing hides a single one, or not everybody takes part."""
+    if config.exchange.mode != "secagg":
+        raise RunError(
+            f"config.exchange.mode is {config.exchange.mode!r}: the noise of "
+            "config.privacy.mechanism 'skellam' is that of a sum, and one share is not enough; "
+            "set it to 'secagg'"
+        )
+    if not everyone:
+        raise RunError(
+            "config.privacy.mechanism 'skellam' is priced for everybody in every round: set "
+            "config.fed.cohort to 0 and config.participation.sampling to 'uniform'"
         )
 
 
@@ -147,9 +168,15 @@ def _coefficients(config: ml_collections.ConfigDict, clients: int) -> Any:
 
 
 def ledger(
-    config: ml_collections.ConfigDict, engine: Engine, key: jax.Array, count: np.ndarray
+    config: ml_collections.ConfigDict,
+    engine: Engine,
+    key: jax.Array,
+    count: np.ndarray,
+    grid: Grid | None = None,
 ) -> Ledger:
     """The price of the run of this config whose clients hold ``count`` [P] rows.
+
+    ``grid`` is that of mechanism "skellam".
 
     Raises:
       RunError: the budget does not pay for one round, or delta is no small number.
@@ -163,7 +190,10 @@ def ledger(
             f"config.privacy.delta is {p.delta}: publishing one record in {records} outright would "
             f"pass as private; expected less than {1 / records:.3g}"
         )
-    cost, claim = _COSTS[p.mechanism](config, engine, key, count)
+    if p.mechanism == "skellam":
+        cost, claim = _skellam_cost(config, grid)
+    else:
+        cost, claim = _COSTS[p.mechanism](config, engine, key, count)
     cost = functools.cache(cost)
     allowed = accounting.largest(rounds, cost, p.epsilon)
     if allowed == 0:
@@ -178,12 +208,12 @@ def ledger(
             f"{allowed} of {rounds} ({cost(allowed):.4g}; round {allowed + 1} would make it "
             f"{cost(allowed + 1):.4g}); to go on, run again with a larger budget"
         )
-    claim = claim | {
+    claim = {
         "delta": p.delta, "neighbours": "one record replaced by a null record",
         "noise_multiplier": p.noise, "clip": p.clip, "accountant": "dp-accounting PLD",
         "not_covered": list(NOT_COVERED),
         "randomness": "jax.random from config.seed: void for who knows the seed",
-    }  # fmt: skip
+    } | claim  # fmt: skip
     return Ledger(allowed, cost, stopped, claim)
 
 
@@ -235,6 +265,28 @@ def _ftrl_cost(
         "unit": "one client with all its rows",
         "against": "those who see models, not the server",
         "sampling": f"none assumed: each client once in {groups} rounds",
+    }
+
+
+def _skellam_cost(
+    config: ml_collections.ConfigDict, grid: Grid | None
+) -> tuple[Callable[[int], float], dict[str, Any]]:
+    if grid is None:
+        raise RunError("config.privacy.mechanism 'skellam': expected a run with masked sums")
+    length, variance = discrete.norm_bound(grid), discrete.variance(grid) * grid.clients
+
+    def cost(rounds: int) -> float:
+        if rounds == 0:
+            return 0.0
+        return accounting.skellam(rounds, length, variance, grid.size, config.privacy.delta)
+
+    return cost, {
+        "unit": "one client with all its rows",
+        "against": f"everybody else, the server included, while {grid.clients} honest clients "
+        "finish every round",
+        "sampling": "none: all",
+        "accountant": "dp-accounting RDP, Skellam (Agarwal et al. 2021, cor. 3.6)",
+        "grid_step": grid.step,
     }
 
 

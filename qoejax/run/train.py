@@ -33,6 +33,7 @@ from qoejax.run import (
     privacy,
     report,
     rounds,
+    sums,
     tune,
     wired,
 )
@@ -89,7 +90,12 @@ def prepare(
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(population.examples)
     key = jax.random.key(config.seed)
-    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count)
+    grid = None
+    if config.privacy.mechanism == "skellam":
+        params = jax.eval_shape(objective.init, key, jnp.asarray(population.examples.x[:1]))
+        sent = jax.tree.leaves(jax.eval_shape(engine.message, params))
+        grid = exchange.grid(config, sum(leaf.size for leaf in sent), len(population.count))
+    ledger = privacy.ledger(config, engine, jax.random.fold_in(key, 1), population.count, grid)
     return Run(
         config, workdir, data, population, objective, engine, make_engine, fleet, predict, staged,
         key, counts, ledger, tuned, group,
@@ -242,7 +248,7 @@ def _rounds(
     like = run.engine.message(state.params)
     message = codec.nbytes(wired.tree_spec(like))
     if run.config.exchange.mode in exchange.MASKED:
-        message = masked.input_bytes(like)
+        message = sums.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, state = found
@@ -262,6 +268,7 @@ def _rounds(
             if rounds.due(last, run.config.checkpoint.every, end):
                 checkpoints.save(last, state)
             LOG.info("round %d: %s", last, rounds.line(rows[-1]))
+        opening.conclude(wire)
     if run.ledger.stopped:
         LOG.warning("%s", run.ledger.stopped)
     return state, time.perf_counter() - start
@@ -323,7 +330,7 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        if isinstance(wire.exchange, masked.Session):
+        if isinstance(wire.exchange, sums.Session):
             done = masked.run_round(
                 run.engine, wire.exchange, state, run.examples, key, wire.ledger
             )

@@ -66,6 +66,9 @@ class Ledger:
         trusted: the run's policy, written beside the entries.
         config: ``config_digest`` of the run.
 
+    Attributes:
+        known: who the log says is enrolled and revoked.
+
     Raises:
         LogError: see ``store.Log``.
     """
@@ -76,10 +79,10 @@ class Ledger:
         text = policy.render(trusted).encode()
         files.write_bytes(folder / "policy", text)
         self._policy = hashlib.sha256(text).digest()
-        self._registry = records.known_registry(self._log.entries)
+        self.known = records.known(self._log.entries)
         self._run = b""
         self._pending: list[bytes] = []
-        self._known = _known(self._log, trusted)
+        self._cosigned = _cosigned(self._log, trusted)
         self._failed: dict[str, str] = {}
 
     def __enter__(self) -> "Ledger":
@@ -120,8 +123,13 @@ class Ledger:
             )
             self._pending.append(records.session(opened))
             self._run = facts.run
-        self._pending += records.registry_changes(self._registry, facts.registry, facts.notices)
-        self._registry = facts.registry
+        known, signed = self.known, facts.signed
+        new = signed if signed is not None and signed.serial > known.serial else None
+        self._pending += records.registry_changes(
+            known.registry, facts.registry, facts.notices, new
+        )  # fmt: skip
+        serial = known.serial if new is None else new.serial
+        self.known = records.Known(facts.registry, serial)
         return b"" if self.head is None else note.body(self.head).encode()
 
     def record(self, entries: Sequence[bytes]) -> dict[str, Any]:
@@ -138,10 +146,10 @@ class Ledger:
         signed = self._log.append(new, int(time.time()))
         self._pending = []
         appended = time.perf_counter() - start
-        lines, failed = service.collect(self._trusted, signed, self._log.tree, self._known)
+        lines, failed = service.collect(self._trusted, signed, self._log.tree, self._cosigned)
         if lines:
             signed = self._log.add(lines)
-        self._known = _known(self._log, self._trusted) if lines else self._known
+        self._cosigned = _cosigned(self._log, self._trusted) if lines else self._cosigned
         for name in failed.keys() - self._failed.keys():
             LOG.warning("witness %s did not cosign: %s", name, failed[name])
         self._failed = failed
@@ -175,7 +183,7 @@ class Ledger:
             self.record([last])
 
 
-def _known(log: Log, trusted: Policy) -> dict[str, int]:
+def _cosigned(log: Log, trusted: Policy) -> dict[str, int]:
     """Size that each witness cosigned last, as far as the last checkpoint tells."""
     if log.note is None:
         return {}

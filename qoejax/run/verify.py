@@ -16,6 +16,7 @@ from qoejax.wire.log import audit, note, policy, proof, store
 from qoejax.wire.log.audit import Report
 from qoejax.wire.log.errors import LogError, SplitViewError
 from qoejax.wire.log.policy import Policy
+from qoejax.wire.log.state import unsigned
 
 
 def read_policy(path: pathlib.Path) -> Policy:
@@ -54,6 +55,7 @@ def verify(
     workdir: pathlib.Path,
     trusted: pathlib.Path | None = None,
     elsewhere: pathlib.Path | None = None,
+    authority: str | None = None,
 ) -> dict[str, Any]:
     """Re-checks every signature, digest and proof of a run.
 
@@ -61,6 +63,7 @@ def verify(
       workdir: of the run.
       trusted: policy of the keys that the reader trusts beforehand; None takes the run's own.
       elsewhere: a checkpoint that somebody else was shown, to be found in this log.
+      authority: public key, in hexadecimal, that must have signed the registry.
 
     Returns:
       The summary that the command prints, or ``ok`` false with the reason and the bad entry.
@@ -74,6 +77,9 @@ def verify(
         report = audit_run(workdir, known)
         if elsewhere is not None:
             _same_history(report, known or read_policy(workdir / "log" / "policy"), elsewhere)
+        signer = None if report.state.authority is None else report.state.authority[0].hex()
+        if authority is not None and signer != authority.lower():
+            raise LogError(f"the registry is signed by another authority: {signer or 'by nobody'}")
         model = _against_manifest(report, manifest, workdir)
     except LogError as error:
         kind = "split view" if isinstance(error, SplitViewError) else "damaged"
@@ -91,8 +97,10 @@ def _summary(report: Report, model: str) -> dict[str, Any]:
         "checkpoints": len(report.heads),
         "signatures": report.signatures,
         "runs": len(state.runs),
+        "authority": None if state.authority is None else state.authority[0].hex(),
         "rounds": max(state.models, default=-1) + 1,
         "updates": sum(len(r.members) for r in live),
+        "unsigned": unsigned(state),
         "summed": sum(len(one.survivors) for r in live for one in r.sums),
         "rejected": sum(len(r.refusals) for r in live),
         "equivocations": sum(len(r.convictions) for r in live),

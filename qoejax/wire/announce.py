@@ -179,7 +179,7 @@ def read(
     with clock("hash"):
         name = envelope.transcript(packed, body, hashlib.sha512(model).digest())
     with clock("verify"):
-        good = sign.provider(verifier, scheme).verify(server_key, name, signature, CONTEXT)
+        good = sign.verifier(verifier, scheme)(server_key, name, signature, CONTEXT)
     if not good:
         raise EnvelopeError(Code.SIGNATURE, "the announcement's signature does not verify")
     announce = _parse(body)
@@ -301,7 +301,7 @@ def proves(
         raise EnvelopeError(Code.SENDER, f"announced by {header.sender.hex()}, not by the server")
     body = front[start:end]
     name = envelope.transcript(packed, body, model_digest)
-    if not sign.provider(verifier, scheme).verify(server_key, name, front[end:], CONTEXT):
+    if not sign.verifier(verifier, scheme)(server_key, name, front[end:], CONTEXT):
         raise EnvelopeError(Code.SIGNATURE, "the announcement's signature does not verify")
     announce = _parse(body)
     if packed != _header(announce, header.sender, header.payload_len, header.flags):

@@ -17,7 +17,8 @@ from qoejax.wire.errors import Code, EnvelopeError
 DTYPES = ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8")
 """Number formats that may be sent, as NumPy writes them."""
 
-_MAX_BYTES = 1 << 40
+_MAX_BYTES = (1 << 31) - (1 << 16)
+"""A cipher takes less than 2 GiB at once, signature and tag included."""
 
 
 class LeafSpec(NamedTuple):
@@ -48,7 +49,7 @@ def tree_spec(leaves: Iterable[tuple[str, tuple[int, ...], Any]]) -> TreeSpec:
     if len({leaf.path for leaf in spec}) != len(spec):
         raise EnvelopeError(Code.SPEC, "two leaves share one path")
     if any(n < 0 for leaf in spec for n in leaf.shape) or nbytes(tuple(spec)) > _MAX_BYTES:
-        raise EnvelopeError(Code.SPEC, "a leaf has a negative size, or the tree exceeds 1 TiB")
+        raise EnvelopeError(Code.SPEC, "a leaf has a negative size, or the tree has 2 GiB or more")
     return tuple(spec)
 
 

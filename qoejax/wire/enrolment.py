@@ -82,7 +82,7 @@ def admit(registry: Registry, request: Request, verifier: str = "pqcrypto") -> R
             Code.POLICY, f"client {name.hex()}: key epoch {entry.epoch}, expected {old.epoch + 1}"
         )
     message = _linked(entry, old.id)
-    verify = sign.provider(verifier, suites.scheme_of(old.suites)).verify
+    verify = sign.verifier(verifier, suites.scheme_of(old.suites))
     if not verify(old.public, message, request.link, ROTATE_CONTEXT):
         raise EnvelopeError(
             Code.SIGNATURE, f"client {old.id.hex()} did not consent to being replaced"
@@ -166,8 +166,12 @@ def parse_registry(data: bytes) -> SignedRegistry:
     found = [unpack_entry(entry) for entry in _list(content["entries"])]
     revoked = _list(content["revoked"])
     entries = {entry.id: entry for entry in found}
-    if len(entries) != len(found) or not all(name in entries for name in revoked):
-        raise EnvelopeError(Code.FORMAT, "a registry with an id twice, or one revoked unenrolled")
+    if not all(isinstance(name, bytes) for name in revoked):
+        raise EnvelopeError(Code.FORMAT, "a registry revokes by id")
+    if [one.id for one in found] != sorted(entries) or revoked != sorted(set(revoked)):
+        raise EnvelopeError(Code.FORMAT, "a registry with an id twice, or out of order")
+    if not set(revoked) <= set(entries):
+        raise EnvelopeError(Code.FORMAT, "a registry that revokes somebody who is not enrolled")
     registry = Registry(entries, frozenset(revoked))
     return SignedRegistry(registry, fields["serial"], fields["authority"], fields["signature"])
 

@@ -20,14 +20,14 @@ __all__ = ["DEFAULT", "PLAINTEXT", "SUITES", "Suite", "suite"]
 
 MAGIC = b"QJX1"
 VERSION = 1
-HELLO, ANNOUNCE, UPDATE, REVOKE = 1, 2, 3, 8
+HELLO, ANNOUNCE, UPDATE, REVOKE, CLOSE = 1, 2, 3, 8, 9
 """Message types used here; 4 to 7 are secure aggregation's (docs/wire.md)."""
 SESSION, CONFIDENTIAL = 0x0001, 0x0002
 """Flags: an UPDATE under a session's key; an ANNOUNCE whose model is encrypted."""
 
 UPDATE_CONTEXT, HELLO_CONTEXT = b"qoejax/v1/update", b"qoejax/v1/hello"
-CONTEXTS = {UPDATE: UPDATE_CONTEXT, HELLO: HELLO_CONTEXT}
-"""What a signature stands for, by type of message."""
+CONTEXTS = {UPDATE: UPDATE_CONTEXT, HELLO: HELLO_CONTEXT, CLOSE: b"qoejax/v1/close"}
+"""What a client's signature stands for, by type of message."""
 _INFO = b"qoejax/v1/hpke\0"
 _TRANSCRIPT = b"qoejax/v1/transcript\0"
 _FORMAT = struct.Struct(">4sBBHHI16sQI16s16s32s32s32s32sQQ")
@@ -132,7 +132,7 @@ class Sealed(NamedTuple):
 def _signed(header: Header, unsafe: bool) -> Suite:
     """The suite of a signed message; FORMAT or SUITE if it cannot be one."""
     chosen = suite(header.suite, unsafe)
-    if header.type not in CONTEXTS or header.flags:
+    if header.type not in (UPDATE, HELLO) or header.flags:
         raise EnvelopeError(
             Code.FORMAT, f"type {header.type}, expected UPDATE ({UPDATE}) or HELLO ({HELLO})"
         )
@@ -253,7 +253,7 @@ def open_update(
         name = transcript(packed, enc, digest)
     if chosen.sealed:
         with clock("verify"):
-            verify = sign.provider(verifier, chosen.scheme).verify
+            verify = sign.verifier(verifier, chosen.scheme)
             good = verify(sender_key, name, signature, CONTEXTS[header.type])
         if not good:
             raise EnvelopeError(

@@ -6,7 +6,6 @@ hold the same pinned facts and would find the same. Acknowledgements are not sea
 chain moves on when the server accepts.
 """
 
-import functools
 import math
 import os
 import pathlib
@@ -22,9 +21,9 @@ from qoejax.wire import (
     codec,
     envelope,
     kem,
-    keyfile,
     keys,
     manifest,
+    members,
     pool,
     revocation,
     server,
@@ -33,6 +32,7 @@ from qoejax.wire import (
 )
 from qoejax.wire import worker as tasks
 from qoejax.wire.clock import Clock
+from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.fleet import Fleet
 from qoejax.wire.log.records import Facts
 from qoejax.wire.pipeline import Pipeline
@@ -67,6 +67,8 @@ class Exchange:
         unsafe: allow the plaintext and classical suites.
         tamper: stands for the network; None delivers as sent.
         state: what ``state`` returned earlier; identities must be the same.
+        who: the parties (``members``) in the place of those that ``key_dir`` would give; their
+            keys are of the suite's scheme.
 
     Raises:
         ValueError: an argument is out of range; names it.
@@ -95,6 +97,7 @@ class Exchange:
         unsafe: bool = False,
         tamper: Tamper | None = None,
         state: dict[str, np.ndarray] | None = None,
+        who: members.Members | None = None,
     ):
         chosen = envelope.suite(suite, unsafe)
         _check(clients, max_norm, run_id, session)
@@ -107,14 +110,12 @@ class Exchange:
         self._spec, self._suite, self._unsafe, self._verifier = spec, chosen, unsafe, signer
         self._caps = announce.Caps(float(max_norm), max_samples, session=session)
         self._confidential = confidential
-        get = functools.partial(
-            keyfile.obtain, passphrase=passphrase, plain=plain_keys, scheme=chosen.scheme
+        who = who or members.simulated(
+            clients, suite, signer, key_dir, passphrase, plain=plain_keys
         )
-        files = {n: key_dir and key_dir / f"{n}.key" for n in ("server", "clients")}
-        (self._server,) = get(files["server"], signer, 1)
-        self._fleet = Fleet(get(files["clients"], signer, clients), session > 0)
-        entries = [keys.enrol(identity, (suite,)) for identity in self._fleet.ids]
-        self._registry = keys.register(entries, verifier=signer)
+        _check_parties(who, clients, chosen)
+        self._server, self._registry, self._signed = who.server, who.registry, who.signed
+        self._fleet = Fleet(who.clients, who.registry, session > 0)
         self.manifest, self._agreed = self._agree()
         self._notices, self._issued = client.Chain(), []
         self._last = (-1, announce.ZERO)
@@ -154,7 +155,9 @@ class Exchange:
         """What a log needs to check everything that the exchange says."""
         server, ids = self._server.public, tuple(self._fleet.index)
         notices = tuple(self._issued)
-        return Facts(self.run_id, self.manifest, server, self._registry, notices, ids)
+        return Facts(
+            self.run_id, self.manifest, server, self._registry, notices, ids, self._signed
+        )  # fmt: skip
 
     def revoke(self, index: int) -> bytes:
         """Refuses a client from now on, in the open round too; returns the signed notice."""
@@ -330,10 +333,33 @@ class Exchange:
             self.submit(index, payload, n_samples[index])
         return self.finish_round()
 
+    def close_sessions(self) -> tuple[dict[int, server.Slot], dict[int, EnvelopeError]]:
+        """Ends the sessions at the end of a run: each client signs for what no HELLO has.
+
+        Returns:
+            CLOSE of each client whose session had updates, and what was refused, by client.
+
+        Raises:
+            ValueError: a round is open.
+            pool.WorkerError: a worker died.
+        """
+        if self._open is not None:
+            raise ValueError("sessions are closed between rounds; finish_round first")
+        me, suite = self._server.id, self._suite.id
+        return self._line.close_sessions(self.run_id, suite, me, self._registry, self._verifier)
+
     def _round(self) -> Tally:
         if self._open is None:
             raise ValueError("no round is open; begin_round first")
         return self._open
+
+
+def _check_parties(who: members.Members, clients: int, chosen: suites.Suite) -> None:
+    if len(who.clients) != clients:
+        raise ValueError(f"{len(who.clients)} identities for {clients} clients")
+    schemes = {one.scheme for one in (who.server, *who.clients)}
+    if schemes != {chosen.scheme}:
+        raise ValueError(f"keys of {sorted(schemes)}, expected {chosen.scheme}")
 
 
 def _check(clients: int, max_norm: float, run_id: bytes | None, session: int) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qoejax.wire import broadcast, client, keys, session
+from qoejax.wire import broadcast, client, closing, keys, session
 from qoejax.wire.announce import Announced
 from qoejax.wire.envelope import Exports, Header, Opened, Sealed
 from qoejax.wire.secret import Secret
@@ -16,12 +16,19 @@ class Fleet:
         in_sessions: whether a HELLO begins a session, or only gives a reply key.
         index: number of a client by its id.
         chains: where each client's messages stand.
+        entries: what the registry says of each client.
         sessions: open session of each client that has one.
         replies: reply key of each client that has one.
     """
 
-    def __init__(self, identities: tuple[keys.Identity, ...], in_sessions: bool = False):
+    def __init__(
+        self,
+        identities: tuple[keys.Identity, ...],
+        registry: keys.Registry,
+        in_sessions: bool = False,
+    ):
         self.ids = identities
+        self.entries = [registry.entries[one.id] for one in identities]
         self.in_sessions = in_sessions
         self.index = {identity.id: i for i, identity in enumerate(identities)}
         self.chains = [client.Chain() for _ in identities]
@@ -36,7 +43,8 @@ class Fleet:
 
     def hello(self, index: int, told: Announced) -> tuple[Header, bytes]:
         """Header and payload of a HELLO."""
-        header = client.hello_header(told, self.ids[index].id, 0, self.chains[index])
+        one = self.entries[index]
+        header = client.hello_header(told, one.id, one.epoch, self.chains[index])
         return header, session.statement(self.sessions.get(index))
 
     def update(
@@ -46,13 +54,18 @@ class Fleet:
 
         The key is taken: the client cannot seal a second message with it.
         """
-        chain = self.chains[index]
-        header = client.update_header(told, self.ids[index].id, 0, chain, n_samples, payload_len)
+        chain, one = self.chains[index], self.entries[index]
+        header = client.update_header(told, one.id, one.epoch, chain, n_samples, payload_len)
         if index not in self.sessions:
             return header, None
         key, self.sessions[index] = session.take(self.sessions[index])
         self.chains[index] = chain._replace(seq=chain.seq + 1)
         return client.in_session(header), key
+
+    def close(self, index: int, run: bytes, suite: int, server: bytes) -> tuple[Header, bytes]:
+        """Header and payload of the CLOSE of a client's session, which ends with it."""
+        header = closing.header(run, suite, server, self.entries[index], self.chains[index])
+        return header, session.statement(self.sessions.pop(index))
 
     def accepted(self, sealed: Sealed, opened: Opened, own: Exports | None, now: int) -> None:
         """The server's acknowledgement reaches its sender.

@@ -130,10 +130,10 @@ def load_pairs(
             if any(not 0 < header[name] <= most for name, most in _MOST.items()):
                 raise KeyFileError(f"{path}: scrypt parameters out of bounds")
             body = AESGCM(_derive(header, passphrase)).decrypt(header["nonce"], body, front)
-        pairs = tuple(
-            Pair(public, Secret(secret))
-            for public, secret in zip(header["public"], cbor.decode(body), strict=True)
-        )
+        found = list(zip(header["public"], cbor.decode(body), strict=True))
+        if not all(isinstance(half, bytes) for pair in found for half in pair):
+            raise ValueError("keys")  # bytes(n) of an integer would be n zeros
+        pairs = tuple(Pair(public, Secret(secret)) for public, secret in found)
         good = [sign.consistent(header["provider"], *pair, algorithm) for pair in pairs]
     except InvalidTag:
         raise KeyFileError(f"{path}: wrong passphrase, or the file was altered") from None

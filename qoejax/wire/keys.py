@@ -114,7 +114,7 @@ def register(entries: Iterable[Entry], verifier: str = "pqcrypto") -> Registry:
     found: dict[bytes, Entry] = {}
     for entry in entries:
         message = cbor.encode(_statement(entry))
-        verify = sign.provider(verifier, suites.scheme_of(entry.suites)).verify
+        verify = sign.verifier(verifier, suites.scheme_of(entry.suites))
         if not verify(entry.public, message, entry.proof, ENROL_CONTEXT):
             raise EnvelopeError(
                 Code.SIGNATURE, f"client {entry.id.hex()}: proof of possession does not verify"

@@ -66,7 +66,7 @@ def read(
         raise EnvelopeError(Code.SIZE, f"a manifest of {len(data)} bytes for a {scheme} signature")
     if found.server != key_id(server_key):
         raise EnvelopeError(Code.SENDER, f"manifest of {found.server.hex()}, not of the server")
-    verify = sign.provider(verifier, scheme).verify
+    verify = sign.verifier(verifier, scheme)
     if not verify(server_key, data[4 : 4 + size], data[4 + size :], CONTEXT):
         raise EnvelopeError(Code.SIGNATURE, "the manifest's signature does not verify")
     return found

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from qoejax.wire import client, envelope, pool, server
+from qoejax.wire import client, closing, envelope, keys, pool, server
 from qoejax.wire import worker as tasks
-from qoejax.wire.errors import EnvelopeError
+from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.fleet import Fleet
 from qoejax.wire.tally import Tally
 
@@ -50,6 +50,50 @@ class Pipeline:
                 self.changed.wait()
         if rnd.failure is not None:
             raise rnd.failure
+
+    def close_sessions(
+        self, run: bytes, suite: int, me: bytes, registry: keys.Registry, verifier: str
+    ) -> tuple[dict[int, server.Slot], dict[int, EnvelopeError]]:
+        """CLOSE of every client whose session has updates for which nobody signed yet.
+
+        Between rounds only. What is refused costs its sender the signature, nothing else.
+        """
+        due = [i for i, held in sorted(self._fleet.sessions.items()) if held.accepted]
+        common, slots, refused = (run, suite, me), {}, {}
+        signed = [self._pool.submit("close", i, *self._fleet.close(i, *common)) for i in due]
+        for index, future in zip(due, signed, strict=True):
+            try:
+                made = future.result()
+                if isinstance(made, tasks.Refused):
+                    raise EnvelopeError(made.code, made.message)
+                slots[index] = self._closed(
+                    made, common, self._fleet.ids[index].id, registry, verifier
+                )
+            except EnvelopeError as error:
+                refused[index] = error
+        return slots, refused
+
+    def _closed(
+        self,
+        made: envelope.Sealed,
+        common: tuple[bytes, int, bytes],
+        sender: bytes,
+        registry: keys.Registry,
+        verifier: str,
+    ) -> server.Slot:
+        """The server's side of one CLOSE: it ends the session that it signs for."""
+        state, now = self.state, int(time.time())
+        epoch = envelope.unpack(made.envelope).key_epoch
+        entry = keys.lookup(registry, sender, epoch, common[1], now)
+        chain, held = state.chains.get(sender, client.Chain()), state.sessions.get(sender)
+        if held is None:
+            raise EnvelopeError(Code.ROUND, f"client {sender.hex()}: no session to close")
+        want = closing.header(*common, entry, chain)
+        slot, chain = closing.read(made.envelope, want, held, entry.public, verifier=verifier)
+        sessions = {name: one for name, one in state.sessions.items() if name != sender}
+        self.state = state._replace(chains=state.chains | {sender: chain}, sessions=sessions)
+        self._fleet.chains[self._fleet.index[sender]] = chain
+        return slot
 
     def _step(self, step: Callable[..., bool], rnd: Tally, index: int, future: Any) -> None:
         """Runs one stage in the pool's thread; whatever it raises ends up in the round."""

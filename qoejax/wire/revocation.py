@@ -79,7 +79,7 @@ def read(
     _check(header, keys.key_id(issuer_key), run, suite, chain)
     signature, payload = data[HEADER_SIZE:end], data[end:]
     name = envelope.transcript(data[:HEADER_SIZE], b"", hashlib.sha512(payload).digest())
-    if not sign.provider(verifier, scheme).verify(issuer_key, name, signature, CONTEXT):
+    if not sign.verifier(verifier, scheme)(issuer_key, name, signature, CONTEXT):
         raise EnvelopeError(Code.SIGNATURE, "the notice's signature does not verify")
     subject, epoch = payload[: keys.ID_SIZE], int.from_bytes(payload[keys.ID_SIZE :], "big")
     return Notice(subject, epoch, header.sender, name), advance(chain, name)

@@ -366,5 +366,5 @@ def proves(slot: Slot, sender_key: bytes, verifier: str = "pqcrypto") -> bool:
         return False
     name = envelope.transcript(slot.header_bytes, slot.enc, slot.digest)
     scheme = envelope.suite(header.suite, unsafe=True).scheme
-    verify = sign.provider(verifier, scheme).verify
+    verify = sign.verifier(verifier, scheme)
     return verify(sender_key, name, slot.signature, envelope.CONTEXTS[header.type])

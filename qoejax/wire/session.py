@@ -20,6 +20,7 @@ from qoejax.wire import envelope, kem
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import HEADER_SIZE, Header, Opened, Sealed
 from qoejax.wire.errors import Code, EnvelopeError
+from qoejax.wire.log.merkle import Tree, leaf_hash
 from qoejax.wire.secret import Secret
 from qoejax.wire.suites import Suite
 
@@ -86,15 +87,7 @@ def accept(session: Session, transcript: bytes) -> Session:
 def statement(closing: Session | None) -> bytes:
     """What a HELLO says of the session before [STATEMENT_SIZE]; of none if there was none."""
     accepted = () if closing is None else closing.accepted
-    return len(accepted).to_bytes(4, "big") + root(accepted)
-
-
-def root(leaves: tuple[bytes, ...]) -> bytes:
-    """RFC 6962 Merkle tree hash [32]."""
-    if len(leaves) < 2:
-        return hashlib.sha256(b"".join(b"\0" + leaf for leaf in leaves)).digest()
-    split = 1 << (len(leaves) - 1).bit_length() - 1
-    return hashlib.sha256(b"\1" + root(leaves[:split]) + root(leaves[split:])).digest()
+    return len(accepted).to_bytes(4, "big") + Tree(map(leaf_hash, accepted)).root()
 
 
 def size(chosen: Suite, payload_len: int) -> int:

@@ -5,6 +5,7 @@ signatures move between providers, secret keys do not: see ``primitives``.
 """
 
 import functools
+from collections.abc import Callable
 
 from qoejax.wire import providers
 from qoejax.wire.primitives import MAX_CONTEXT, SelfTestError, Signature, Signer
@@ -23,6 +24,7 @@ __all__ = [
     "consistent",
     "provider",
     "self_test",
+    "verifier",
 ]
 
 DEFAULT = "ml-dsa-65"
@@ -61,6 +63,18 @@ def provider(name: str, scheme: str = DEFAULT) -> Signature:
     if scheme not in SCHEMES:
         raise ValueError(f"scheme {scheme!r} is none of {sorted(SCHEMES)}")
     return _joined([providers.signature(name, part) for part in SCHEMES[scheme]])
+
+
+@functools.cache
+def verifier(name: str, scheme: str = DEFAULT) -> Callable[[bytes, bytes, bytes, bytes], bool]:
+    """``verify`` of a scheme by a provider, or by one that has it where that one lacks it.
+
+    Which library verifies cannot be seen, and an auditor need not know who signs with what.
+    """
+    names = [name, *sorted(PROVIDERS)]
+    parts = SCHEMES.get(scheme, ())
+    able = [n for n in names if all(providers.offers(n, part) for part in parts)]
+    return provider(able[0], scheme).verify
 
 
 def _cut(data: bytes, sizes: list[int]) -> list[bytes]:

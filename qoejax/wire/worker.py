@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
-from qoejax.wire import codec, envelope, keys, server, session
+from qoejax.wire import closing, codec, envelope, keys, server, session
 from qoejax.wire.announce import Announce
 from qoejax.wire.clock import Clock
 from qoejax.wire.envelope import Header, Opened, Sealed
@@ -88,6 +88,14 @@ def seal_in_session(
     return sealed, None, clock.seconds
 
 
+def close(setup: Setup, client: int, header: Header, statement: bytes) -> Sealed | Refused:
+    """Signs one client's CLOSE."""
+    try:
+        return closing.seal(header, statement, setup.identities[client].sign)
+    except EnvelopeError as error:
+        return Refused(error.code, error.args[0], {})
+
+
 def open_(
     setup: Setup, data: bytes, announce: Announce, secret: bytes, sender_key: bytes
 ) -> tuple[Opened, Exposed, dict[str, float]] | Refused:
@@ -114,6 +122,7 @@ def open_(
 TASKS: dict[str, Callable[..., Any]] = {
     "seal": seal,
     "seal_in_session": seal_in_session,
+    "close": close,
     "open": open_,
 }
 

@@ -113,3 +113,34 @@ def test_a_grid_that_cannot_work_is_named(change, message):
     discrete.check(GRID, 20)
     with pytest.raises(ValueError, match=message):
         discrete.check(GRID._replace(**change), 20)
+
+
+def test_the_finest_grid_that_fits_is_taken():
+    for clients, at_most, noise, size in ((2, 3, 1.0, 400), (90, 100, 0.5, 37_149), (1, 2, 8.0, 9)):
+        grid = discrete.fit(0.5, noise, size, clients, at_most)
+        discrete.check(grid, at_most)
+        assert discrete.variance(grid) / 2 <= 2**22  # float32 draws lose no whole number
+        finer = grid._replace(step=grid.step / 2)
+        assert discrete.variance(finer) / 2 > 2**22 or discrete._needed(finer, at_most) >= 2**31
+    with pytest.raises(ValueError, match="do not fit in 32 bits"):
+        discrete.fit(1.0, 1e6, 10, 1, 2)
+
+
+def test_masked_words_add_up_to_the_mean_whoever_is_in_the_sum():
+    """One share and one count a client, its noise by its number: the same in any slot."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(4, 50)).astype(np.float32) * 0.1
+    grid = GRID._replace(noise=1e-3, step=1e-4)
+    ids = jnp.array([7, 3, 5, 1])
+    made = jax.jit(lambda some, who: discrete.words(some, who, tiny.key(), grid))
+    words, swapped = made(jnp.asarray(rows), ids), made(jnp.asarray(rows[::-1]), ids[::-1])
+    np.testing.assert_array_equal(words, swapped[::-1])
+    some = words[:3].sum(0, dtype=jnp.uint32)
+    sums = jnp.stack([some, jnp.zeros_like(some)])
+    means, count = discrete.means(sums, grid)
+    np.testing.assert_array_equal(count, [3, 0])
+    clipped = rows[:3] / np.maximum(1, np.linalg.norm(rows[:3], axis=1))[:, None]
+    np.testing.assert_allclose(means[0], clipped.mean(0), atol=1e-3)
+    assert not means[1].any()
+    long = discrete.shortened(jnp.asarray(rows * [[0.1], [0.1], [9], [9]], jnp.float32), grid)
+    np.testing.assert_array_equal(long, [0, 0, 1, 1])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.fed import attacks, masked, ring
+from qoejax.fed import attacks, discrete, masked, ring
 from qoejax.fed.axis import Axis
 from qoejax.fed.state import Local, init_state
 from tests.fed import tiny
@@ -117,3 +117,19 @@ def test_what_is_not_finite_is_told():
     found = pair.encode(state, tiny.cohort(), parts(deltas), tiny.key())
     assert np.asarray(found.sound).tolist() == [True, True, True, False, True]
     jax.block_until_ready(found.words)
+
+
+def test_with_shares_of_noise_everybody_counts_alike_and_nobody_stays_away():
+    """A message that is not finite counts as zeros where it is not: staying away would tell."""
+    grid = discrete.fit(20.0, 1e-4, 3, 4, 5)
+    pair, state = halves("mean")
+    pair = masked.make_masked(tiny.algorithm(aggregator="mean"), grid, Axis())
+    moved, metrics, found, _ = run(pair, state, groups=((0, 1, 2, 3, 4),))
+    np.testing.assert_allclose(moved, DELTAS.mean(0), atol=2e-2)
+    assert metrics["clients"] == 5
+    spoilt = DELTAS.copy()
+    spoilt[1, 2] = np.inf
+    _, _, found, _ = run(*(pair, init_state(tiny.algorithm(aggregator="mean"), tiny.params(), 5)),
+                         deltas=spoilt, groups=((0, 1, 2, 3, 4),))  # fmt: skip
+    assert found.sound.all()
+    assert not found.clipped[0]

@@ -125,8 +125,13 @@ def receive(which: int, data: bytes) -> str:
     return "accepted"
 
 
-def mutants(genuine: bytes, rng: np.random.Generator, count: int) -> Iterator[bytes]:
-    """Altered copies: bits, bytes, lengths, blocks moved, doubled and dropped, fields of others."""
+def mutants(
+    genuine: bytes, rng: np.random.Generator, count: int, other: bytes | None = None
+) -> Iterator[bytes]:
+    """Altered copies: bits, bytes, lengths, blocks moved, doubled and dropped, fields of others.
+
+    Fields come from ``other``, or from a genuine message of any target here.
+    """
     size = len(genuine)
     for i in range(count):
         data = bytearray(genuine)
@@ -145,8 +150,9 @@ def mutants(genuine: bytes, rng: np.random.Generator, count: int) -> Iterator[by
         elif kind == 6:
             data[a : a + 8] = int(rng.integers(2**63)).to_bytes(8, "big")
         else:
-            other = target(int(rng.integers(len(MAKERS)))).genuine
-            data[a:b] = other[a:b]
+            source = target(int(rng.integers(len(MAKERS)))).genuine if other is None else other
+            at = a if other is None else int(rng.integers(len(source)))
+            data[a:b] = source[at : at + b - a]
         if bytes(data) != genuine:
             yield bytes(data)
 

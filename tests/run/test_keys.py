@@ -1,7 +1,6 @@
 """experiments.keys: the whole life of a key, and bad input."""
 
 import json
-import os
 import stat
 
 import pytest
@@ -10,23 +9,25 @@ from qoejax.run import enrol
 from qoejax.run.errors import RunError
 from qoejax.wire import keyfile, keys
 from tests.run.test_commands import run as command
+from tests.wire import helpers
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     monkeypatch.setattr(keyfile, "_COST", {"n": 1 << 10, "r": 8, "p": 1})
     monkeypatch.setenv(enrol.PASSPHRASE, "correct horse")
+    helpers.quick_authority(monkeypatch)
+    monkeypatch.setitem(enrol.KINDS, "authority", helpers.QUICK)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The authority's key: encrypted, in its own folder."""
     path = tmp_path_factory.mktemp("authority") / "keys" / "root.key"
-    os.environ[enrol.PASSPHRASE] = "correct horse"
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(enrol.PASSPHRASE, "correct horse")
+        patch.setitem(enrol.KINDS, "authority", helpers.QUICK)
         enrol.create(path, "authority", "pqcrypto", False)
-    finally:
-        del os.environ[enrol.PASSPHRASE]
     return path
 
 

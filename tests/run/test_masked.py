@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from qoejax.fed import ring as rings
-from qoejax.run import build, exchange, masked, transparency, verify, wired
+from qoejax.run import build, exchange, masked, sums, transparency, verify, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
+from qoejax.wire import members
 from qoejax.wire.log import audit, store
 from qoejax.wire.secagg import local, plan
 from tests.run.conftest import tiny_config
@@ -47,7 +48,8 @@ def deltas(run):
 
 def session(run):
     message = run.engine.message(initial(run).params)
-    return exchange.session(run.config, message, run.population.count, None)
+    who = members.simulated(len(run.population.count), run.config.exchange.suite, "openssl")
+    return exchange.session(run.config, message, run.population.count, who)
 
 
 def one_round(run, one=None, examples=None):
@@ -106,13 +108,13 @@ def test_a_round_moves_by_the_weighted_mean_within_the_bound(run, deltas):
 
 def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
     seen = []
-    true = masked.Session.sums
+    true = sums.Session.sums
 
     def spy(self, told, words, leaves):
         seen.append((words, true(self, told, words, leaves)))
         return seen[-1][1]
 
-    monkeypatch.setattr(masked.Session, "sums", spy)
+    monkeypatch.setattr(sums.Session, "sums", spy)
     one_round(run)
     words, found = seen[0]
     _, weight = deltas
@@ -123,6 +125,21 @@ def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
     assert record.total == hashlib.sha256(plain.astype("<u4").tobytes()).digest()
     assert len(record.members) == len(record.confirmed) == 3
     assert plan.decode(record.plan).length == len(plain)
+
+
+@pytest.mark.parametrize("number", [0x0003, 0x01F1], ids=hex)
+def test_no_suite_changes_a_bit_of_the_model(run, number):
+    """And the announcement, the plan and every frame are the suite's."""
+    rules = session(run).rules._replace(suite=number, unsafe=True, kem_provider="openssl")
+    who = members.simulated(3, number, "openssl")
+    message = run.engine.message(initial(run).params)
+    heaviest = float(run.population.count.max())
+    other = sums.session(who, rules, message, run.config.exchange.clip, heaviest, 3)
+    (state, _, wire), (want, _, _) = one_round(run, other), one_round(run)
+    for found, expected in zip(*map(jax.tree.leaves, (state.params, want.params)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    length = sum(leaf.size for leaf in jax.tree.leaves(message)) + 1
+    assert wire["bytes_up"] == 3 * local.upload(2, length, suite=number)
 
 
 def test_a_client_with_nothing_finite_leaves_before_its_input(run, deltas):
@@ -210,6 +227,9 @@ def test_a_run_resumes_to_the_same_bits_in_the_middle_of_an_epoch(data_dir, tmp_
         ({"exchange": {"clip": 0.0}}, "clip above 0"),
         ({"exchange": {"colluding": 1.0}}, "colluding and leaving from 0"),
         ({"exchange": {"adversary": "nice"}}, "exchange.adversary is 'nice'"),
+        ({"exchange": {"session": 4}}, "exchange.session is 4.*inputs are signed"),
+        ({"exchange": {"confidential": True}}, "exchange.confidential is True"),
+        ({"exchange": {"suite": 0x01FF, "unsafe": True}}, "plaintext suite.*masks come from a KEM"),
         ({"clients": {"count": 2}}, "fewer than 3 hides nobody"),
         ({"exchange": {"mode": "secagg_groups", "groups": 2}}, "fewer than 3 hides nobody"),
         ({"exchange": {"colluding": 0.5, "leaving": 0.4}}, "too many"),

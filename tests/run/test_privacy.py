@@ -2,13 +2,16 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from qoejax.fed import accounting
-from qoejax.run import build, writer
+from qoejax.fed import accounting, discrete
+from qoejax.run import build, exchange, masked, writer
 from qoejax.run.errors import RunError
-from qoejax.run.train import train
+from qoejax.run.train import prepare, train
+from qoejax.wire import members
+from qoejax.wire.secagg import bound
 
 from .conftest import tiny_config
 
@@ -156,3 +159,58 @@ def test_a_promise_that_cannot_be_kept_is_refused(data_dir, change, message):
 def test_a_delta_that_allows_publishing_a_record_is_refused(data_dir, tmp_path):
     with pytest.raises(RunError, match=r"publishing one record in .* outright"):
         train(private(data_dir, privacy=EXAMPLE | {"delta": 0.5}), tmp_path / "w")
+
+
+SHARES = {
+    "privacy": {"mechanism": "skellam", "clip": 0.1, "noise": 1.0},
+    "server": {"aggregator": "mean"},
+    "exchange": {"mode": "secagg", "signer": "openssl", "colluding": 0.0, "leaving": 0.0},
+}
+
+
+def test_shares_of_noise_hide_in_masked_sums_and_are_priced(data_dir, tmp_path):
+    """The server sees sums with noise only; the price is Skellam's, of those that must finish."""
+    run = prepare(tiny_config(data_dir, **SHARES), tmp_path)
+    state = run.engine.init(run.objective.init(run.key, run.examples.x[:1]))
+    message = run.engine.message(state.params)
+    who = members.simulated(3, 1, "openssl")
+    session = exchange.session(run.config, message, run.population.count, who)
+    before = jax.device_get(state.params)
+    state, _, wire = masked.run_round(run.engine, session, state, run.examples, run.key)
+    assert (wire["accepted"], wire["rejected"]) == (3, {})
+    moved = np.sqrt(sum(
+        np.square(np.asarray(new) - old).sum()
+        for new, old in zip(*map(jax.tree.leaves, (state.params, before)), strict=True)
+    ))  # fmt: skip
+    size = sum(leaf.size for leaf in jax.tree.leaves(message))
+    finish = bound.choose(3, 0, 0).least
+    noise = 0.1 * (3 / finish) ** 0.5  # of all three, where the noise of fewer is enough
+    assert moved == pytest.approx(noise * size**0.5 / 3, rel=0.1)
+    grid = discrete.fit(0.1, 1.0, size, finish, 3)
+    assert session.ring == grid
+    claim = run.ledger.claim
+    assert claim["grid_step"] == grid.step
+    assert f"server included, while {finish} honest clients" in claim["against"]
+    variance = discrete.variance(grid) * finish
+    for number in (1, 4):
+        want = accounting.skellam(number, discrete.norm_bound(grid), variance, size, 1e-5)
+        # Close to what the same noise costs as a Gaussian: rounding adds little.
+        assert run.ledger.epsilon(number) == pytest.approx(want)
+        assert want < 1.2 * accounting.bound(number, 1.0, 1.0, 1e-5)
+    assert run.ledger.epsilon(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exchange": {"mode": "pqc"}}, "one share is not enough; set it to 'secagg'"),
+        ({"exchange": {"mode": "none"}}, "one share is not enough"),
+        ({"fed": {"cohort": 2}}, "everybody in every round"),
+        ({"participation": {"sampling": "poisson"}}, "everybody in every round|coins"),
+        ({"server": {"aggregator": "weighted_mean"}}, "equal weights"),
+        ({"fed": {"algorithm": "scaffold"}, "client": {"optimizer": "sgd"}}, "does not cover"),
+    ],
+)  # fmt: skip
+def test_shares_that_would_hide_nobody_are_refused(changes, message):
+    with pytest.raises(RunError, match=message):
+        build.check(tiny_config("", **(SHARES | changes)))

@@ -9,6 +9,7 @@ import pytest
 from qoejax.run import build, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
+from qoejax.run.verify import verify
 from qoejax.wire import suites
 from qoejax.wire.exchange import Exchange
 from tests.run.conftest import tiny_config
@@ -102,6 +103,8 @@ def test_a_whole_run_in_sessions_gives_the_same_model(wired_run, data_dir, tmp_p
     assert summary["params_sha256"] == wired_run[1]["params_sha256"]
     rows = (tmp_path / "sessions" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["wire"]["greeted"] for row in rows] == [3, 0, 0, 0]
+    found = verify(tmp_path / "sessions")
+    assert (found["ok"], found["updates"], found["unsigned"]) == (True, 12, 0)
 
 
 def test_a_forged_update_is_refused_counted_and_changes_nothing_else(run):

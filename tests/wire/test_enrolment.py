@@ -138,7 +138,17 @@ def test_fields_of_another_type_are_named(name, value):
 def test_twice_enrolled_or_wrongly_revoked_is_no_registry():
     signed = published()
     entry = enrolment.pack_entry(next(iter(signed.registry.entries.values())))
-    for entries, revoked in (([entry, entry], []), ([entry], [bytes(16)]), ([{}], []), ([1], [])):
+    name = next(iter(signed.registry.entries))
+    bad_ones = (
+        ([entry, entry], []),
+        ([entry], [bytes(16)]),
+        ([{}], []),
+        ([1], []),
+        ([entry], [[]]),
+        ([entry], [{}]),
+        ([entry], [name, name]),
+    )
+    for entries, revoked in bad_ones:
         content = {"entries": entries, "revoked": revoked}
         bad = cbor.encode(SignedRegistry._asdict(signed) | {"registry": content})
         assert code(enrolment.parse_registry, bad) is Code.FORMAT

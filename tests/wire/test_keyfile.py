@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qoejax.wire import keyfile
+from qoejax.wire import cbor, keyfile
 from qoejax.wire.keyfile import KeyFileError
 from tests.wire.helpers import identities
 
@@ -145,6 +145,20 @@ def test_truncated_files_are_damaged(path, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(KeyFileError, match=r"damaged|wrong passphrase"):
         keyfile.load(path, PASS)
+
+
+@pytest.mark.parametrize("odd", [[7], [[b""]], ["text"]])
+def test_what_is_no_bytes_is_no_key(path, odd):
+    """A number would become as many zeros, and a large one all of memory."""
+    one = identities("openssl", 1)[0]
+    names = ("algorithm", "protection", "provider", "public")
+    values = (one.scheme, "plain", one.provider, [one.public])
+    packed = cbor.encode(dict(zip(names, values, strict=True)))
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_bytes(b"QJXKEY1\n" + len(packed).to_bytes(4, "big") + packed + cbor.encode(odd))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="damaged"):
+        keyfile.load(path)
 
 
 def test_absurd_scrypt_parameters_are_not_tried(path, monkeypatch):

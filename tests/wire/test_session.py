@@ -249,7 +249,9 @@ def test_the_next_hello_signs_what_was_accepted():
     state = peer.greet(at, state)
     slot = state.slots[at.clients[0].id, peer.chain.seq - 1]
     assert server.proves(slot, at.clients[0].public)
-    assert slot.statement == (4).to_bytes(4, "big") + session.root(tuple(transcripts))
+    held = session.Session(Secret(bytes(32)), 0, 0, 0, tuple(transcripts))
+    assert slot.statement == session.statement(held)
+    assert slot.statement[:4] == (4).to_bytes(4, "big")
     assert hashlib.sha512(slot.statement).digest() == slot.digest
     assert state.sessions[at.clients[0].id].accepted == ()
 
@@ -308,5 +310,7 @@ def test_merkle_roots_are_those_of_rfc_6962():
         3: "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
         8: "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
     }
+    assert session.statement(None).hex() == f"{0:08x}{want[0]}"
     for n, root in want.items():
-        assert session.root(leaves[:n]).hex() == root
+        held = session.Session(Secret(bytes(32)), 0, 0, 0, leaves[:n])
+        assert session.statement(held).hex() == f"{n:08x}{root}"

@@ -5,7 +5,7 @@ constant and every root and proof costs O(log n) hashes. The verifiers need no t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qoejax.wire.log.errors import LogError
 
@@ -29,7 +29,7 @@ class Tree:
 
     __slots__ = ("_levels",)
 
-    def __init__(self, leaves: Sequence[bytes] = ()):
+    def __init__(self, leaves: Iterable[bytes] = ()):
         self._levels: list[bytearray] = [bytearray()]  # level h: perfect subtrees of 2**h leaves
         for leaf in leaves:
             self.append(leaf)

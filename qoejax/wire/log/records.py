@@ -4,10 +4,12 @@
 |---|---|
 | run | run, manifest (signed), server (key), first (round), model, config, policy (digests) |
 | enrol | an entry of the registry, with its proof of possession |
+| registry | serial, authority, revoked, signature: who says that all the entries so far may send |
 | revoke | id, notice (signed) |
 | announce | front (header, body and signature as sent), model (SHA-512, as sent) |
 | hello | as update, and statement: what it signs of the session before |
 | update | header, enc, digest, signature: proof of who sent it, without the payload |
+| close | header, signature, statement: signs for a session's updates when no HELLO follows |
 | reject | run, round, sender, code |
 | equivocation | first, second: two signed updates for one slot |
 | survivors | plan, members, told, confirmed (signed frames), sum (digest): a secure sum |
@@ -20,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from qoejax.wire import cbor, enrolment, envelope, keys
+from qoejax.wire.enrolment import SignedRegistry
 from qoejax.wire.keys import Registry
 from qoejax.wire.log.errors import LogError
 from qoejax.wire.revocation import PAYLOAD_SIZE
@@ -38,6 +41,7 @@ class Facts(NamedTuple):
         registry: enrolled and revoked clients.
         notices: every REVOKE of the run, in order.
         ids: id [16] of each client, in order of index.
+        signed: the registry as its authority signed it, None without one.
     """
 
     run: bytes
@@ -46,6 +50,7 @@ class Facts(NamedTuple):
     registry: Registry
     notices: tuple[bytes, ...]
     ids: tuple[bytes, ...]
+    signed: SignedRegistry | None = None
 
 
 class Session(NamedTuple):
@@ -110,21 +115,43 @@ def session(opened: Session) -> bytes:
     return entry("run", **opened._asdict())
 
 
-def registry_changes(before: Registry, after: Registry, notices: Iterable[bytes]) -> list[bytes]:
+def registry_changes(
+    before: Registry,
+    after: Registry,
+    notices: Iterable[bytes],
+    signed: SignedRegistry | None = None,
+) -> list[bytes]:
     """Entries for all that was enrolled and revoked since ``before``.
 
+    ``signed`` is an authority's registry that the log does not have yet.
+
     Raises:
-        LogError: someone is no longer enrolled, or no longer revoked: a log cannot take it back.
+        LogError: someone is no longer enrolled as before, or no longer revoked: a log cannot take
+            it back.
     """
     lost = (before.entries.keys() - after.entries.keys()) | (before.revoked - after.revoked)
     if lost:
         raise LogError(f"client {min(lost).hex()} is in the log, and is not what it was")
+    for name, one in before.entries.items():
+        if after.entries[name]._replace(proof=b"") != one._replace(proof=b""):
+            raise LogError(f"client {name.hex()} is in the log with another enrolment")
     new = [name for name in sorted(after.entries) if name not in before.entries]
     gone = [notice for notice in notices if notice[-PAYLOAD_SIZE:-4] not in before.revoked]
     return [
         *(entry("enrol", **enrolment.pack_entry(after.entries[name])) for name in new),
+        *([] if signed is None else [_registry(signed)]),
         *(entry("revoke", id=notice[-PAYLOAD_SIZE:-4], notice=notice) for notice in gone),
     ]
+
+
+def _registry(signed: SignedRegistry) -> bytes:
+    return entry(
+        "registry",
+        serial=signed.serial,
+        authority=signed.authority,
+        revoked=sorted(signed.registry.revoked),
+        signature=signed.signature,
+    )
 
 
 def announcement(data: bytes) -> bytes:
@@ -140,6 +167,13 @@ def _slot(slot: Slot) -> dict[str, cbor.Value]:
         "digest": slot.digest,
         "signature": slot.signature,
     }
+
+
+def closing(slot: Slot) -> bytes:
+    """The entry of a CLOSE."""
+    return entry(
+        "close", header=slot.header_bytes, signature=slot.signature, statement=slot.statement
+    )
 
 
 def outcome(done: Outcome) -> list[bytes]:
@@ -194,10 +228,17 @@ def final(run: bytes, rounds: int, model: bytes, params: bytes) -> bytes:
     return entry("final", run=run, rounds=rounds, model=model, params=params)
 
 
-def known_registry(entries: Iterable[bytes]) -> Registry:
-    """The registry that a log's entries add up to, proofs unchecked: to go on from."""
+class Known(NamedTuple):
+    """Who a log says is enrolled and revoked, and the serial number of its authority's registry."""
+
+    registry: Registry
+    serial: int
+
+
+def known(entries: Iterable[bytes]) -> Known:
+    """What a log's entries add up to, proofs unchecked: to go on from."""
     found: dict[bytes, keys.Entry] = {}
-    revoked = set()
+    revoked, serial = set(), -1
     for data in entries:
         fields = cbor.decode(data)
         if fields["kind"] == "enrol":
@@ -205,4 +246,7 @@ def known_registry(entries: Iterable[bytes]) -> Registry:
             found[one.id] = one
         elif fields["kind"] == "revoke":
             revoked.add(fields["id"])
-    return Registry(found, frozenset(revoked))
+        elif fields["kind"] == "registry":
+            revoked.update(fields["revoked"])
+            serial = fields["serial"]
+    return Known(Registry(found, frozenset(revoked)), serial)

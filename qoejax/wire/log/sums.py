@@ -93,6 +93,6 @@ def _body(frame: bytes, name: bytes, step: int, public: bytes, verifier: str) ->
     if found != (_TYPE, step, name, keys.key_id(public), len(body)):
         raise LogError(f"a frame that is not step {step} of its plan and sender")
     message = envelope.transcript(packed, b"", hashlib.sha512(body).digest())
-    if not sign.provider(verifier, scheme).verify(public, message, frame[end:], CONTEXT):
+    if not sign.verifier(verifier, scheme)(public, message, frame[end:], CONTEXT):
         raise LogError(f"step {step} of {header.sender.hex()} is not signed by it")
     return body

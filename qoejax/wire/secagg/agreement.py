@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from qoejax.wire import kem
+from qoejax.wire import kem, suites
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.keys import Identity
 from qoejax.wire.secagg import bound, forms, graph, plan
@@ -34,12 +34,13 @@ class Trust(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """After ``join``: the fresh KEM pair."""
+    """After ``join``: the fresh KEM pair, and the library that it is of."""
 
     me: Identity
     plan: Plan
     public: bytes
     secret: Secret
+    provider: str
 
 
 class Edge(NamedTuple):
@@ -75,25 +76,36 @@ class Epoch(NamedTuple):
     refused: dict[bytes, Code]
 
 
-def start(opening: bytes, server: bytes, announce: bytes, verifier: str) -> Plan:
-    """The plan in an OPEN frame signed by the server's key [1952].
+def start(opening: bytes, server: bytes, announce: bytes, suite: int, verifier: str) -> Plan:
+    """The plan in an OPEN frame signed by the server's key, for a run of ``suite``.
 
     Raises:
-        EnvelopeError: FORMAT, SIGNATURE, ROUND (not of the announcement that this member read).
+        EnvelopeError: FORMAT, SUITE (not the run's), SIGNATURE, ROUND (not of the announcement
+            that this member read).
     """
-    found = plan.decode(plan.unsealed(opening))
+    found = plan.decode(plan.unsealed(opening, suite))
+    if found.suite != suite:
+        raise EnvelopeError(
+            Code.SUITE, f"suite {found.suite:#06x}, this run uses {suite:#06x} and no other"
+        )
     plan.verified(found, plan.OPEN, found.server, opening, server, verifier)
     if found.announce != announce:
         raise EnvelopeError(Code.ROUND, "the plan is of another announcement")
     return found
 
 
-def join(me: Identity, facts: Plan) -> tuple[Joined, bytes]:
-    """A fresh X-Wing key pair, and the KEYS frame with its public half."""
+def _hybrid(facts: Plan, provider: str) -> tuple[str, str]:
+    """The KEM of the run's suite, and who computes it."""
+    chosen = plan.suite_of(facts.suite)
+    return chosen.kem, suites.kem_provider(chosen, provider)
+
+
+def join(me: Identity, facts: Plan, provider: str = "pqcrypto") -> tuple[Joined, bytes]:
+    """A fresh KEM key pair of the suite, and the KEYS frame with its public half."""
     if facts.first != facts.round:
         raise EnvelopeError(Code.ROUND, f"keys of this epoch were agreed in round {facts.first}")
-    public, secret = kem.keygen()
-    return Joined(me, facts, public, secret), plan.signed(facts, plan.KEYS, me, public)
+    public, secret = kem.keygen(*_hybrid(facts, provider))
+    return Joined(me, facts, public, secret, provider), plan.signed(facts, plan.KEYS, me, public)
 
 
 def encapsulate(
@@ -110,13 +122,13 @@ def encapsulate(
         state: after ``join``.
         directory: all members with the digests of their KEM keys.
         frames: KEYS frames of this member's neighbours.
-        publics: signature keys [1952] by id, from the registry.
+        publics: signature keys by id, from the registry.
         verifier: name of the ML-DSA implementation.
         trust: under which degree and threshold must keep the sum together but for a chance of
             2**-40; None takes the server's word for them.
 
     Returns:
-        The state, the CIPHERTEXTS frame and the ciphertexts [1120] by neighbour.
+        The state, the CIPHERTEXTS frame and the ciphertexts by neighbour.
 
     Raises:
         EnvelopeError: POLICY for too few members or a plan without sense; SENDER if this member
@@ -140,7 +152,7 @@ def encapsulate(
     edges, sent = {}, {}
     for peer in graph.clockwise(found, me.id):
         if peer in keys:
-            enc, shared = kem.encaps(keys[peer])
+            enc, shared = kem.encaps(keys[peer], *_hybrid(facts, state.provider))
             ends = ((me.id, state.public), (peer, keys[peer]))
             edges[peer] = Edge(peer, _edge_secret(seed, shared, ends, enc))
             sent[peer] = enc
@@ -173,7 +185,8 @@ def _key(
     if peer not in publics or peer not in frames:
         raise EnvelopeError(Code.SENDER, f"client {peer.hex()} is unknown or sent no key")
     public = plan.verified(facts, plan.KEYS, peer, frames[peer], publics[peer], verifier)
-    if len(public) != kem.PUBLIC_SIZE or directory.keys[peer] != forms.key_digest(public):
+    size = kem.public_size(plan.suite_of(facts.suite).kem)
+    if len(public) != size or directory.keys[peer] != forms.key_digest(public):
         raise EnvelopeError(Code.SPEC, f"client {peer.hex()}: not the key in the directory")
     return public
 
@@ -200,7 +213,7 @@ def agree(
     Args:
         state: after ``encapsulate``.
         received: CIPHERTEXTS frame and ciphertext by anticlockwise neighbour.
-        publics: signature keys [1952] by id.
+        publics: signature keys by id.
         verifier: name of the ML-DSA implementation.
     """
     facts, me = state.joined.plan, state.joined.me
@@ -217,7 +230,7 @@ def agree(
             told = forms.unpack_ciphertexts(seed, body)
             if told.get(me.id) != hashlib.sha256(enc).digest():
                 raise EnvelopeError(Code.SPEC, f"client {peer.hex()}: not the ciphertext it signed")
-            shared = kem.decaps(state.joined.secret, enc)
+            shared = kem.decaps(state.joined.secret, enc, *_hybrid(facts, state.joined.provider))
         except EnvelopeError as error:
             refused[peer] = error.code
             continue

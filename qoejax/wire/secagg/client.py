@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
@@ -94,7 +93,7 @@ def share(epoch: Epoch, facts: Plan) -> tuple[Epoch, Sharing, bytes]:
     pairs = dict(zip(holders, zip(*halves, strict=True), strict=True))
     peers = sorted(set(holders) - {me})  # the order of boxes and seeds in the frame
     keys = {h: round_keys(epoch.edges[h], name) for h in peers}
-    boxes = {h: _box(keys[h], me, h, pairs[h]) for h in peers}
+    boxes = {h: _box(facts, keys[h], (me, h), pairs[h]) for h in peers}
     commits = {h: forms.commit_pair(name, me, h, pairs[h]) for h in holders}
     seeds = b"".join(keys[h].mask.expose() for h in peers)
     body = forms.pack_shares(
@@ -102,7 +101,7 @@ def share(epoch: Epoch, facts: Plan) -> tuple[Epoch, Sharing, bytes]:
             (forms.commit(name, me, me, blind), forms.commit(name, me, me, wrap)),
             commits[me],
             {h: forms.Box(boxes[h], commits[h]) for h in peers},
-            AESGCM(wrap.expose()).encrypt(_NONCE, seeds, name + me),
+            plan.aead(facts, wrap).encrypt(_NONCE, seeds, name + me),
         )
     )
     after = epoch._replace(last=facts.round)
@@ -121,9 +120,11 @@ def _nonce(owner: bytes, holder: bytes) -> bytes:
     return _NONCE[:-1] + (b"\0" if owner < holder else b"\1")
 
 
-def _box(keys: RoundKeys, owner: bytes, holder: bytes, pair: tuple[Secret, Secret]) -> bytes:
+def _box(
+    facts: Plan, keys: RoundKeys, ends: tuple[bytes, bytes], pair: tuple[Secret, Secret]
+) -> bytes:
     text = b"".join(one.expose() for one in pair)
-    return AESGCM(keys.wrap.expose()).encrypt(_nonce(owner, holder), text, None)
+    return plan.aead(facts, keys.wrap).encrypt(_nonce(*ends), text, None)
 
 
 def mask(
@@ -146,7 +147,7 @@ def mask(
     facts, epoch = state.plan, state.epoch
     if words.dtype != masks.WORD or words.shape != (facts.length,):
         raise ValueError(f"an input has {facts.length} words of uint32, got {words.shape}")
-    name, me = plan.digest(facts), epoch.me.id
+    me = epoch.me.id
     present = forms.chosen(members, epoch.directory)
     if me not in present or not set(boxes) <= present & set(epoch.edges):
         raise EnvelopeError(Code.SENDER, "boxes and members of the round contradict each other")
@@ -154,7 +155,7 @@ def mask(
     held, refused = {me: state.own}, {}
     for peer, box in boxes.items():
         try:
-            held[peer] = _open_box(state.keys[peer], name, peer, me, box)
+            held[peer] = _open_box(facts, state.keys[peer], (peer, me), box)
         except EnvelopeError as error:
             refused[peer] = error.code
     masked = words.copy()
@@ -166,15 +167,16 @@ def mask(
 
 
 def _open_box(
-    keys: RoundKeys, name: bytes, owner: bytes, me: bytes, box: forms.Box
+    facts: Plan, keys: RoundKeys, ends: tuple[bytes, bytes], box: forms.Box
 ) -> tuple[Secret, Secret]:
+    owner, me = ends
     try:
-        text = AESGCM(keys.wrap.expose()).decrypt(_nonce(owner, me), box.sealed, None)
+        text = plan.aead(facts, keys.wrap).decrypt(_nonce(owner, me), box.sealed, None)
     except InvalidTag:
         raise EnvelopeError(Code.DECRYPT, f"client {owner.hex()}: box does not open") from None
     half = shamir.SHARE_SIZE
     pair = (Secret(text[:half]), Secret(text[half:]))
-    if forms.commit_pair(name, owner, me, pair) != box.commits:
+    if forms.commit_pair(plan.digest(facts), owner, me, pair) != box.commits:
         raise EnvelopeError(Code.SPEC, f"client {owner.hex()}: not the share it committed to")
     return pair
 

@@ -15,7 +15,7 @@ from qoejax.wire.clock import Clock
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keys import ID_SIZE, Identity
 from qoejax.wire.secagg import agreement, client, forms, graph, server, shamir
-from qoejax.wire.secagg.plan import Plan
+from qoejax.wire.secagg.plan import Plan, suite_of
 
 STEPS = ("keys", "ciphertexts", "shares", "input", "confirm", "unmask")
 """What a member sends, in order; one that leaves at a step sends nothing from there on."""
@@ -57,12 +57,20 @@ class Outcome(NamedTuple):
     epoch: Epoch
 
 
-def upload(degree: int, length: int, *, fresh: bool = True, evidence: bool = True) -> int:
+def upload(
+    degree: int,
+    length: int,
+    *,
+    fresh: bool = True,
+    evidence: bool = True,
+    suite: int = envelope.DEFAULT,
+) -> int:
     """Bytes that a member sends in a round with all its neighbours there, input included.
 
     In a first round (``fresh``) of an even degree; later rounds of an epoch agree on nothing.
     """
-    front, signature = envelope.HEADER_SIZE, sign.SIGNATURE_SIZE
+    chosen = suite_of(suite)
+    front, signature = envelope.HEADER_SIZE, sign.SIZES[chosen.scheme][1]
     shares = front + 4 * forms.COMMIT_SIZE + 2 + 16 + degree * (forms.RECORD_SIZE + forms.SEED_SIZE)
     masked = front + 64 + 4 * length + signature
     confirm = front + forms.DIGEST_SIZE + degree * (ID_SIZE + forms.TAG_SIZE)
@@ -70,8 +78,8 @@ def upload(degree: int, length: int, *, fresh: bool = True, evidence: bool = Tru
     unmask = front + (degree + 1) * (ID_SIZE + 1 + shamir.SHARE_SIZE)
     total = shares + masked + confirm + unmask
     if fresh:
-        keys = front + kem.PUBLIC_SIZE + signature
-        listed = ID_SIZE + forms.DIGEST_SIZE + kem.ENC_SIZE
+        keys = front + kem.public_size(chosen.kem) + signature
+        listed = ID_SIZE + forms.DIGEST_SIZE + chosen.enc_size
         total += keys + front + forms.DIGEST_SIZE + degree // 2 * listed + signature
     return total
 
@@ -88,13 +96,14 @@ class _Round:
         leaves: Mapping[bytes, str],
         tamper: Tamper | None,
         trust: agreement.Trust | None,
+        provider: str,
     ):
         unknown = set(leaves.values()) - set(STEPS)
         if unknown:
             raise ValueError(f"no step {sorted(unknown)[0]!r}: expected one of {', '.join(STEPS)}")
         self.me, self.facts, self.members, self.verifier = me, facts, members, verifier
         self.publics = {name: one.public for name, one in members.items()}
-        self.leaves, self.tamper, self.trust = leaves, tamper, trust
+        self.leaves, self.tamper, self.trust, self.provider = leaves, tamper, trust, provider
         self.refused: dict[bytes, EnvelopeError] = {}
         self.up = dict.fromkeys(members, 0)
         self.down = dict.fromkeys(members, 0)
@@ -137,7 +146,9 @@ def _agree(rnd: _Round) -> Epoch:
     facts, verifier = rnd.facts, rnd.verifier
     joined, frames, keys = {}, {}, {}
     for name, one in rnd.members.items():
-        if rnd.there(name, "keys") and (made := rnd.member(name, agreement.join, one, facts)):
+        if rnd.there(name, "keys") and (
+            made := rnd.member(name, agreement.join, one, facts, rnd.provider)
+        ):
             joined[name], frame = made
             frames[name] = rnd.sent("keys", name, frame)
             found = rnd.server(
@@ -204,6 +215,7 @@ def run(
     leaves: Mapping[bytes, str] | None = None,
     tamper: Tamper | None = None,
     trust: agreement.Trust | None = None,
+    provider: str = "pqcrypto",
 ) -> Outcome:
     """One round from the plan to the sum.
 
@@ -217,17 +229,19 @@ def run(
         leaves: step of ``STEPS`` at which a member leaves.
         tamper: stands for the network.
         trust: what members assume, see ``agreement.encapsulate``.
+        provider: library of the KEM, where it has it.
 
     Raises:
         EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
             secret does not open. Nobody's input is then known to anybody.
     """
-    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust)
+    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust, provider)
     with rnd.clock(""):
         opening = server.open_round(me, facts)
     for name in members:
         rnd.down[name] += len(opening)
-        rnd.member(name, agreement.start, opening, me.public, facts.announce, verifier)
+        expected = (me.public, facts.announce, facts.suite)
+        rnd.member(name, agreement.start, opening, *expected, verifier)
     epoch = _agree(rnd) if epoch is None else epoch
     epochs = dict(epoch.members)
     state, sharing = _shares(rnd, epoch.group, epochs)

@@ -1,6 +1,6 @@
 """What the server fixes for a round of secure aggregation, and the frames that carry each step.
 
-    frame = header (218) || body || signature (3309, or nothing where a step is not signed)
+    frame = header (218) || body || signature (of the suite, or nothing where a step is not signed)
 
 The signature is over the transcript hash of header and SHA-512 of the body, with the context
 ``qoejax/v1/secagg``. The header's ``announce`` is R, the digest of the plan, which names the
@@ -10,13 +10,15 @@ sender.
 
 import functools
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from qoejax.wire import cbor, envelope, sign
+from qoejax.wire import cbor, envelope, kem, sign, suites
 from qoejax.wire.envelope import Header
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.keys import Identity
 from qoejax.wire.secagg import graph
+from qoejax.wire.secret import Secret
+from qoejax.wire.suites import Suite
 
 CONTEXT = b"qoejax/v1/secagg"
 MASKED, SA_KEYS, SA_SHARES, SA_UNMASK = 4, 5, 6, 7
@@ -162,11 +164,25 @@ def signed(plan: Plan, step: Step, identity: Identity, body: bytes) -> bytes:
     return b"".join((header, body, identity.sign(_name(header, body), CONTEXT)))
 
 
-def unsealed(data: bytes) -> bytes:
+def suite_of(number: int) -> Suite:
+    """The suite of a run that masks; SUITE for one that cannot: it needs a KEM."""
+    chosen = suites.suite(number, unsafe=True)
+    if not chosen.sealed:
+        raise EnvelopeError(Code.SUITE, "the plaintext suite has no keys to make masks of")
+    return chosen
+
+
+def aead(plan: Plan, key: Secret) -> Any:
+    """The suite's cipher under a key [32]."""
+    return kem.AEADS[suite_of(plan.suite).aead_id](key.expose())
+
+
+def unsealed(data: bytes, suite: int) -> bytes:
     """Body of a signed frame before anything is checked; SIZE if there is no room for one."""
-    if len(data) < envelope.HEADER_SIZE + sign.SIGNATURE_SIZE:
+    size = sign.SIZES[suite_of(suite).scheme][1]
+    if len(data) < envelope.HEADER_SIZE + size:
         raise EnvelopeError(Code.SIZE, f"{len(data)} bytes hold no signed frame")
-    return data[envelope.HEADER_SIZE : len(data) - sign.SIGNATURE_SIZE]
+    return data[envelope.HEADER_SIZE : len(data) - size]
 
 
 def read(plan: Plan, step: Step, sender: bytes, data: bytes) -> bytes:
@@ -181,12 +197,13 @@ def verified(
     plan: Plan, step: Step, sender: bytes, data: bytes, public: bytes, verifier: str
 ) -> bytes:
     """Body of a signed frame; SIZE, ROUND or SIGNATURE says what is wrong."""
-    end = len(data) - sign.SIGNATURE_SIZE
+    scheme = suite_of(plan.suite).scheme
+    end = len(data) - sign.SIZES[scheme][1]
     header = _header(plan, step, sender, max(0, end - envelope.HEADER_SIZE))
     if data[: envelope.HEADER_SIZE] != header:
         raise _foreign(step, sender, data)
     body = data[envelope.HEADER_SIZE : end]
-    good = sign.provider(verifier).verify(public, _name(header, body), data[end:], CONTEXT)
+    good = sign.verifier(verifier, scheme)(public, _name(header, body), data[end:], CONTEXT)
     if not good:
         raise EnvelopeError(
             Code.SIGNATURE, f"client {sender.hex()}: step {step.seq} is not signed by it"

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
@@ -45,7 +44,7 @@ def open_round(me: Identity, facts: Plan) -> bytes:
 def key(facts: Plan, sender: bytes, data: bytes, public: bytes, verifier: str) -> bytes:
     """The KEM key in a KEYS frame; SIZE, ROUND or SIGNATURE says why there is none."""
     found = plan.verified(facts, plan.KEYS, sender, data, public, verifier)
-    if len(found) != kem.PUBLIC_SIZE:
+    if len(found) != kem.public_size(plan.suite_of(facts.suite).kem):
         raise EnvelopeError(Code.SIZE, f"client {sender.hex()}: a KEM key of {len(found)} bytes")
     return found
 
@@ -258,7 +257,7 @@ def _left(
     sent = state.shares[owner]
     name = plan.digest(facts)
     try:
-        seeds = AESGCM(wrap.expose()).decrypt(_NONCE, sent.seeds, name + owner)
+        seeds = plan.aead(facts, wrap).decrypt(_NONCE, sent.seeds, name + owner)
     except InvalidTag:
         raise EnvelopeError(Code.DECRYPT, f"client {owner.hex()}: its seeds do not open") from None
     size = forms.SEED_SIZE

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from qoejax.run import transparency
-from qoejax.wire import codec, sign
+from qoejax.wire import codec, members, sign
 from qoejax.wire.exchange import Exchange
-from qoejax.wire.log import note, policy, witness
+from qoejax.wire.log import note, policy, records, witness
 from qoejax.wire.log.note import Cosigner
 from qoejax.wire.log.policy import Group, Policy, Witness
 
@@ -44,20 +44,35 @@ def make_witness(folder, name, *logs):
     return witness.Witness(key(name), {log.verifier.name: log.verifier for log in logs}, folder)
 
 
-def write_run(folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, told=None, **more):
+def _kept(folder, clients, ledger):
+    """Parties whose keys are in ``folder``, and who are what the log says of them."""
+    if folder is None:
+        return {}
+    known = ledger.known.registry
+    who = members.simulated(clients, 1, "openssl", folder, plain=True, known=known)
+    return {"who": who}
+
+
+def write_run(
+    folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, told=None, close=False,
+    first=0, keys=None, **more,
+):  # fmt: skip
     """A run over the wire whose log is in ``folder``; the model counts up.
 
-    ``told`` is given the exchange; ``more`` are options of it.
+    ``told`` is given the exchange; ``close`` has clients in sessions sign at the end; ``first`` is
+    the round that a resumed run goes on with, ``keys`` the folder of keys that it shares with the
+    first one; ``more`` are options of the exchange.
     """
     trusted = trusted or with_witnesses(log_key())
     spec = codec.spec_digest(SPEC)
+    options = {"signer": "openssl", "max_norm": 100.0} | more
     with (
         transparency.Ledger(folder, log_key(), trusted, CONFIG) as ledger,
-        Exchange(clients=clients, spec=SPEC, signer="openssl", max_norm=100.0, **more) as wire,
+        Exchange(clients=clients, spec=SPEC, **_kept(keys, clients, ledger), **options) as wire,
     ):
         if told is not None:
             told["wire"] = wire
-        for number in range(rounds):
+        for number in range(first, rounds):
             model, facts = encoded(number), wire.facts()
             checkpoint = ledger.begin(facts, number, model)
             data = wire.begin_round(number, model, log=checkpoint)
@@ -68,5 +83,8 @@ def write_run(folder, rounds=3, *, trusted=None, clients=4, revoke_after=None, t
             ledger.record(transparency.round_entries(facts, data, result, number, after))
             if number == revoke_after:
                 wire.revoke(0)
+        if close:
+            slots, _ = wire.close_sessions()
+            ledger.record([records.closing(slot) for slot in slots.values()])
         ledger.finish(bytes(32), rounds)
     return trusted

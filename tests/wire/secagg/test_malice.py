@@ -114,11 +114,11 @@ def to(name, tags):
 def test_a_plan_of_another_server_or_announcement_is_refused():
     opening = server.open_round(scene.server(), FACTS)
     public = scene.server().public
-    assert agreement.start(opening, public, FACTS.announce, "openssl") == FACTS
-    refused(Code.ROUND, agreement.start, opening, public, bytes([9]) * 32, "openssl")
+    assert agreement.start(opening, public, FACTS.announce, 1, "openssl") == FACTS
+    refused(Code.ROUND, agreement.start, opening, public, bytes([9]) * 32, 1, "openssl")
     other = scene.identities(40)[30]
-    refused(Code.SIGNATURE, agreement.start, opening, other.public, FACTS.announce, "openssl")
-    refused(Code.SIZE, agreement.start, opening[:100], public, FACTS.announce, "openssl")
+    refused(Code.SIGNATURE, agreement.start, opening, other.public, FACTS.announce, 1, "openssl")
+    refused(Code.SIZE, agreement.start, opening[:100], public, FACTS.announce, 1, "openssl")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_box_that_does_not_open_costs_the_share_and_not_the_round():
     assert state.refused == {first: Code.DECRYPT, second: Code.SPEC}
     assert not {first, second} & set(state.held)
     honest = masking()[name][1]
-    assert plan.unsealed(frame) == plan.unsealed(honest)  # the masks are the same
+    assert plan.unsealed(frame, 1) == plan.unsealed(honest, 1)  # the masks are the same
 
 
 def test_boxes_of_strangers_and_too_few_boxes_are_refused():
@@ -371,7 +371,7 @@ def test_in_a_complete_graph_two_views_of_the_survivors_open_nothing(monkeypatch
     monkeypatch.setattr(client, "confirm", confirm)
     monkeypatch.setattr(client, "unmask", unmask)
     monkeypatch.setattr(
-        server, "confirmation", lambda *args: forms.unpack_tags(plan.unsealed(args[3]))[1]
+        server, "confirmation", lambda *args: forms.unpack_tags(plan.unsealed(args[3], 1))[1]
     )
     with pytest.raises(EnvelopeError, match=r"POLICY: client .*: 0 shares, 4 needed"):
         scene.run(scene.make_plan(6, 4), 7, leaves={NAMES[0]: "confirm"})
@@ -525,7 +525,7 @@ def receivers():
         server.confirmation(FACTS, body, name, data, public, "openssl")
 
     def opening(data):
-        agreement.start(data, scene.server().public, FACTS.announce, "openssl")
+        agreement.start(data, scene.server().public, FACTS.announce, 1, "openssl")
 
     return {
         "OPEN": Receiver(server.open_round(scene.server(), FACTS), opening),

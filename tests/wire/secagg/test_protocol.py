@@ -8,8 +8,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qoejax.wire import keys, suites
 from qoejax.wire.errors import Code, EnvelopeError
 from qoejax.wire.secagg import agreement, client, forms, graph, local, masks, plan
+from tests.wire import helpers
 from tests.wire.secagg import scene
 
 
@@ -102,7 +104,7 @@ def seen(number=0):
 
 
 def masked_words(frames, name):
-    body = plan.unsealed(frames["input", name])
+    body = plan.unsealed(frames["input", name], 1)
     return np.frombuffer(body, masks.WORD, offset=64)
 
 
@@ -248,3 +250,38 @@ def test_commitments_and_kinds_are_apart():
         forms.commit(name, owner, holder, forms.Secret(bytes(65) + b"\1")),
     }  # fmt: skip
     assert len(made) == 4
+
+
+SEALED = [number for number, one in suites.SUITES.items() if one.sealed]
+
+
+@pytest.mark.parametrize("number", SEALED, ids=hex)
+def test_every_suite_with_a_kem_masks(number):
+    """Keys, ciphertexts, boxes and signatures are the run's suite's; sums do not depend on it."""
+    chosen = suites.SUITES[number]
+    signer = helpers.signer_of(number)
+    boss, *people = helpers.identities(signer, 5, chosen.scheme)
+    group = {one.id: one for one in people}
+    facts = scene.make_plan(3, 3, suite=number, server=boss.id)
+    vectors = scene.inputs(group)
+    leaves = {people[0].id: "input"}
+    done = local.run(
+        boss, facts, group, vectors, leaves=leaves, verifier="openssl", provider="openssl"
+    )
+    rest = [one.id for one in people[1:]]
+    np.testing.assert_array_equal(done.total, scene.plain(vectors, rest))
+    expected = local.upload(3, scene.LENGTH, suite=number, evidence=True)
+    step = forms.DIGEST_SIZE + keys.ID_SIZE + chosen.enc_size  # of an odd degree: 1 or 2 edges
+    assert all(abs(done.up[name] - expected) <= step for name in rest)
+
+
+def test_a_plan_of_another_suite_is_refused_by_members():
+    me = scene.server()
+    for number, code in ((2, Code.SUITE), (0x01FF, Code.SUITE), (0x7777, Code.SUITE)):
+        facts = scene.make_plan(3, 3, suite=number)
+        opening = plan.signed(facts, plan.OPEN, me, plan.encode(facts))
+        with pytest.raises(EnvelopeError) as caught:
+            agreement.start(opening, me.public, facts.announce, 1, "openssl")
+        assert caught.value.code is code
+    with pytest.raises(EnvelopeError, match="no keys to make masks of"):
+        plan.suite_of(0x01FF)
