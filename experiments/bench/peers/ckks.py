@@ -15,8 +15,10 @@ SLOTS = DEGREE // 2
 
 
 class Cost(NamedTuple):
-    """CPU seconds of one client (encrypt and serialise, decrypt the sum) and of the server for
-    each client, and bytes of one encrypted vector."""
+    """CPU seconds and bytes of one client's part.
+
+    ``encrypt`` and ``decrypt`` with serialisation, ``server`` for one client, ``size`` of a vector.
+    """
 
     encrypt: float
     decrypt: float

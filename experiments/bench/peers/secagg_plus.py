@@ -81,7 +81,9 @@ def neighbourhood(degree: int, threshold: int, length: int, seed: int) -> list[C
     start = time.process_time()
     quantize([rows[0]], CLIP, LEVELS)
     quantise = time.process_time() - start
-    up = {i: sum(map(_size, (keys[i], shared[i], given[i]))) + _size({"": masked[i]}) for i in members}
+    up = {
+        i: sum(map(_size, (keys[i], shared[i], given[i]))) + _size({"": masked[i]}) for i in members
+    }
     return [Cost(*spent[i], quantise, up[i]) for i in members]
 
 

@@ -53,7 +53,10 @@ def parties(kind: str) -> Parties:
     with tempfile.TemporaryDirectory(prefix="qoejax-tls-") as name:
         folder = pathlib.Path(name)
         contexts = []
-        for role, purpose in (("client", ssl.PROTOCOL_TLS_CLIENT), ("server", ssl.PROTOCOL_TLS_SERVER)):
+        for role, purpose in (
+            ("client", ssl.PROTOCOL_TLS_CLIENT),
+            ("server", ssl.PROTOCOL_TLS_SERVER),
+        ):
             key = make()
             own = _certificate(role, key, "authority", root, signs)
             contexts.append(_context(purpose, folder / f"{role}.pem", key, own, authority))
