@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from qoejax import trees
-from qoejax.run import defence, masked
+from qoejax.run import defence, masking
 from qoejax.run.choices import call, choose
 from qoejax.run.errors import RunError
 from qoejax.wire import envelope
@@ -156,7 +156,7 @@ def session(
     count: np.ndarray,
     key_dir: pathlib.Path | None,
     **key_files: Any,
-) -> masked.Session:
+) -> masking.Session:
     """What masks the updates of a run.
 
     Args:
@@ -164,16 +164,16 @@ def session(
       message: a tree with the layout of one client's message.
       count: rows of each client.
       key_dir: where identities are kept.
-      key_files: how, see ``masked.parties``.
+      key_files: how, see ``masking.parties``.
     """
     c = config.exchange
     uniform = config.fed.weight == "uniform" or config.server.aggregator == "mean"
-    rules = masked.Rules(
+    rules = masking.Rules(
         config.seed, sums(config), c.epoch, c.adversary == "active", c.colluding, c.leaving
     )
-    who = masked.parties(len(count), c.signer, key_dir, **key_files)
+    who = masking.parties(len(count), c.signer, key_dir, **key_files)
     return call(
-        masked.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
+        masking.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
         heaviest=1.0 if uniform else float(count.max()), clients=config.fed.cohort or len(count),
         uniform=uniform,
     )  # fmt: skip

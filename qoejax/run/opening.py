@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from qoejax.run import build, exchange, masked, transparency, wired
+from qoejax.run import build, exchange, masking, transparency, wired
 from qoejax.run.enrol import PASSPHRASE
 from qoejax.run.errors import RunError
 from qoejax.wire import suites
@@ -27,7 +27,7 @@ LOG = logging.getLogger("qoejax")
 class Wire(NamedTuple):
     """An exchange, or a session of masked sums, and the log of what happens in it."""
 
-    exchange: Exchange | masked.Session
+    exchange: Exchange | masking.Session
     ledger: transparency.Ledger
 
 

@@ -27,6 +27,7 @@ from qoejax.run import (
     files,
     manifest,
     masked,
+    masking,
     opening,
     participate,
     privacy,
@@ -40,7 +41,7 @@ from qoejax.run.choices import call
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
-from qoejax.run.writer import MetricsWriter
+from qoejax.run.writer import MetricsWriter, read_rows
 from qoejax.types import Examples
 from qoejax.wire import codec
 
@@ -233,7 +234,7 @@ def _rounds(run: Run, checkpoints: Checkpoints) -> tuple[Any, float]:
     like = run.engine.message(state.params)
     message = codec.nbytes(wired.tree_spec(like))
     if run.config.exchange.mode in exchange.MASKED:
-        message = masked.input_bytes(like)
+        message = masking.input_bytes(like)
     found = checkpoints.restore(state)
     if found is not None:
         first, state = found
@@ -314,7 +315,7 @@ def _block(
     rows = []
     for _ in range(n):
         start = time.perf_counter()
-        if isinstance(wire.exchange, masked.Session):
+        if isinstance(wire.exchange, masking.Session):
             done = masked.run_round(
                 run.engine, wire.exchange, state, run.examples, key, wire.ledger
             )
@@ -370,6 +371,7 @@ def _conclude(
         record["log"] = opening.close_log(run.config, run.workdir, record["params_sha256"], done)
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
+    wire = report.wire_totals(read_rows(run.workdir / "metrics.jsonl"))
     return {
         "workdir": str(run.workdir),
         "rounds": done,
@@ -377,6 +379,7 @@ def _conclude(
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),
         "seconds": round(seconds, 3),
+        **({} if wire is None else {"wire": wire}),
         **({"stopped": run.ledger.stopped} if run.ledger.stopped else {}),
         **{k: result.summary[k] for k in ("accuracy", "macro_f1", "mos") if k in result.summary},
         "report": str(page),
