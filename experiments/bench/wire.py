@@ -233,7 +233,7 @@ def connections(sizes: Sequence[int], repeats: int) -> Iterator[dict]:
         at = _scene(_Way(suites.DEFAULT, "openssl", False), size)
         ours, payload = _signed(at, "openssl"), codec.encode(at.spec, at.leaves)
         seen: dict[str, list[tls.Cost]] = {kind: [] for kind in ends}
-        sealed, read = [], []
+        sealed, read, length = [], [], 0
         for _ in range(repeats + 1):
             seconds, length = next(ours)
             sealed.append(seconds["seal"] + seconds["open"])

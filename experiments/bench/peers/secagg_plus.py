@@ -84,7 +84,10 @@ def neighbourhood(degree: int, threshold: int, length: int, seed: int) -> list[C
     up = {
         i: sum(map(_size, (keys[i], shared[i], given[i]))) + _size({"": masked[i]}) for i in members
     }
-    return [Cost(*spent[i], quantise, up[i]) for i in members]
+    return [
+        Cost(setup, share, mask, unmask, quantise, up[i])
+        for i, (setup, share, mask, unmask) in spent.items()
+    ]
 
 
 def _size(sent: dict[str, list[Any]]) -> int:
