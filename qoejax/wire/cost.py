@@ -125,8 +125,8 @@ def masked(words: int, model: int, *, members: int, degree: int, fresh: bool) ->
         encaps=half if fresh else 0,
         decaps=half if fresh else 0,
         sign=4 if fresh else 2,
-        # Announcement, OPEN, SURVIVORS; the neighbours' KEYS and the ciphertexts of half of them.
-        verify=3 + (degree + half if fresh else 0),
+        # Announcement, OPEN, SURVIVORS; KEYS of half the neighbours, ciphertexts of the others.
+        verify=3 + (degree if fresh else 0),
         hash=4 * words + 2 * model,
         stream=(degree + 1) * 4 * words,
         up=local.upload(degree, words, fresh=fresh),
@@ -149,7 +149,7 @@ def download(members: int, degree: int, *, fresh: bool) -> int:
     if fresh:
         half = degree // 2
         listed = half * (ID_SIZE + forms.DIGEST_SIZE)
-        total += degree * (front + kem.PUBLIC_SIZE + signature)
+        total += half * (front + kem.PUBLIC_SIZE + signature)
         total += members * (ID_SIZE + forms.DIGEST_SIZE)
         total += half * (front + forms.DIGEST_SIZE + listed + signature + kem.ENC_SIZE)
     return total

@@ -181,7 +181,7 @@ def _ciphertexts(
     for name in group.directory.names:
         if not rnd.there(name, "ciphertexts"):
             continue
-        near = {peer: frames[peer] for peer in graph.neighbours(group.graph, name)}
+        near = {peer: frames[peer] for peer in graph.clockwise(group.graph, name)}
         rnd.down[name] += sum(map(len, near.values()))
         rnd.down[name] += len(group.directory.names) * (len(name) + forms.DIGEST_SIZE)
         made = rnd.member(
