@@ -5,12 +5,12 @@
 
 (the second on a GPU).
 
-Peak is the best of several calls of ``--products`` products of ``--size``-cubed, all devices at work
-at the same time. Rounds and products take turns, since the machine is not ours alone, and on CPU a
-call should last about as long as a round: cores run short bursts faster than they can go on. A client step's operations are counted
-twice: by XLA for the compiled gradient step of one client, and by hand, for matrix products only
-(two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is
-by hand and of the fastest round, ``fraction_xla`` by XLA's count.
+Peak is the best of several calls of ``--products`` products of ``--size``-cubed, all devices at
+work at the same time. Rounds and products take turns, since the machine is not ours alone, and on
+CPU a call should last about as long as a round: cores run short bursts faster than they can go on.
+A client step is counted twice: by XLA for the compiled gradient step of one client, and by hand,
+for matrix products only (two for each product of two numbers; the gradient costs twice the forward
+pass). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count.
 
 On CPU clients are sharded over one device a core, as is the default; elsewhere they run in chunks
 under ``vmap``. ``--seeds`` also runs that many models at once as one more axis (CPU: one device).

@@ -6,12 +6,14 @@ A ``secagg`` line is a first round of an epoch (keys agreed, ``fresh``) or a lat
 with k neighbours and threshold t: milliseconds of CPU of one client for all that it does in the
 round (median and minimum over clients and rounds), of the server, and bytes beyond the vector.
 ``evidence`` says whether clients sign the survivor set. A ``secagg_device`` line is the same
-masking as one compiled program for all clients, with ChaCha20.
+masking as one compiled program for all clients, with ChaCha20. ``against`` gives the
+``aggregation`` lines of ``experiments.bench.wire``: the same work by others.
 """
 
 import argparse
+import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -114,6 +116,94 @@ def device(n: int, degree: int, length: int, repeats: int) -> dict[str, Any]:
         "compile_and_run_s": round(cpu[0], 4), "cpu_s": round(float(np.median(cpu[1:])), 4),
         "repeats": repeats,
     }  # fmt: skip
+
+
+def _flower(degree: int, threshold: int, length: int) -> Callable[[int], dict[str, float]]:
+    peer = importlib.import_module("experiments.bench.peers.secagg_plus")
+
+    def turn(seed: int) -> dict[str, float]:
+        costs = peer.neighbourhood(degree, threshold, length, seed)
+        return {
+            "client_ms": _ms(np.median([c.client for c in costs])),
+            "mask_ms": _ms(np.median([c.mask - c.quantise for c in costs])),
+            "up_bytes": int(np.median([c.up for c in costs])),
+        }
+
+    return turn
+
+
+def _ckks(degree: int, threshold: int, length: int) -> Callable[[int], dict[str, float]]:
+    del degree, threshold
+    peer = importlib.import_module("experiments.bench.peers.ckks")
+    contexts = peer.prepare()
+
+    def turn(seed: int) -> dict[str, float]:
+        cost = peer.sum_of_two(contexts, length, seed)
+        return {
+            "client_ms": _ms(cost.encrypt + cost.decrypt),
+            "encrypt_ms": _ms(cost.encrypt),
+            "server_ms": _ms(cost.server),
+            "up_bytes": cost.size,
+        }
+
+    return turn
+
+
+PEERS = {"flower_secagg_plus": (_flower, "flwr"), "ckks_tenseal": (_ckks, "tenseal")}
+"""Others, and the package that each needs."""
+OURS = {"first": (True, True), "epoch": (False, True), "epoch_unsigned": (False, False)}
+"""Our rounds by whether keys are fresh and the survivor set is signed."""
+
+
+def _ours(n: int, choice: bound.Choice, length: int, signer: str) -> Iterator[dict[str, Any]]:
+    """A first round and a later one, with and without evidence."""
+    names = {kind: name for name, kind in OURS.items()}
+    for evidence in (True, False):
+        trust = agreement.Trust(0.05, False)
+        for row in rounds(n, choice, length, 0, signer, 1, evidence, trust):
+            if who := names.get((row["fresh"], evidence)):
+                up = row["up_bytes"] + 4 * length
+                kept = {k: row[k] for k in ("client_ms", "client_min_ms", "server_ms")}
+                yield {"who": who, **kept, "up_bytes": up}
+
+
+def against(
+    n: int, choice: bound.Choice, lengths: Sequence[int], repeats: int, signer: str
+) -> Iterator[dict[str, Any]]:
+    """One line for our rounds and for each of ``PEERS``, at each length; they take turns.
+
+    ``client_ms`` is the median over turns of one client's CPU. ``ratio`` is that of a peer over
+    ours, by kind of our rounds: above 1, ours costs less. Nobody leaves.
+    """
+    for length in lengths:
+        seen: dict[str, list[dict[str, Any]]] = {}
+        turns, absent = {}, {}
+        for name, (make, package) in PEERS.items():
+            try:
+                turns[name] = make(choice.degree, choice.threshold, length)
+            except ModuleNotFoundError as e:
+                if (e.name or "").partition(".")[0] != package:
+                    raise
+                absent[name] = f"{package} is not installed: pip install 'qoejax[contenders]'"
+        for number in range(repeats):
+            for row in _ours(n, choice, length, signer):
+                seen.setdefault(row.pop("who"), []).append(row)
+            for name, turn in turns.items():
+                seen.setdefault(name, []).append(turn(number))
+        middle = {
+            name: {k: round(float(np.median([r[k] for r in rows])), 3) for k in rows[0]}
+            for name, rows in seen.items()
+        }
+        common = {
+            "bench": "aggregation", "clients": n, "degree": choice.degree,
+            "threshold": choice.threshold, "words": length, "signer": signer, "repeats": repeats,
+        }  # fmt: skip
+        for name, row in middle.items():
+            over = {k: round(row["client_ms"] / middle[k]["client_ms"], 3) for k in OURS}
+            size = {"up_ratio": round(row["up_bytes"] / (4 * length), 4)}
+            yield common | {"who": name} | row | size | {"ratio": over}
+        for name, reason in absent.items():
+            yield common | {"who": name, "skipped": reason}
 
 
 def _ms(seconds: Any) -> float:

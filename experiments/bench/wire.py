@@ -8,6 +8,13 @@ the same for an update in a session. ``ratio_seal`` and ``ratio_open`` are again
 signer and suite 0x0001 at the same size, where that was measured, else the first line of it. An
 ``exchange`` line has the wall-clock seconds of a round of simulated clients through a pool,
 announcement included, and its median ``cpu_s``; ``ratio`` is against one thread of the same signer.
+
+A ``tls`` line has the CPU of both ends of a classical TLS 1.3 connection with certificates at both
+ends and the same payload, its bytes beyond the payload, and what the same update costs here with
+the openssl provider: ``ratio`` is ours over theirs, ``ratio_announced`` with the client's reading
+of a round's announcement on our side. An ``aggregation`` line is a client's part of one sum, by our
+secure aggregation, Flower's SecAgg+ or CKKS (``experiments.bench.secagg``); a peer whose package is
+missing says so. ``--model`` prints the tables of docs/wire-costs.md instead.
 """
 
 import argparse
@@ -21,9 +28,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.bench import costs, secagg
+from experiments.bench.peers import tls
 from qoejax.wire import announce, client, codec, envelope, kem, keys, server, session, suites
 from qoejax.wire.clock import Clock
 from qoejax.wire.exchange import Exchange
+from qoejax.wire.secagg import bound
+from qoejax.wire.secret import Secret
 
 _PARTS = ("kem", "sign", "verify", "aead", "hash", "codec")
 
@@ -39,11 +50,14 @@ def _environment() -> dict[str, Any]:
 
 
 class _Scene(NamedTuple):
-    """An open round of one client."""
+    """An open round of one client; ``provider`` is the KEM's."""
 
+    data: bytes
+    provider: str
     round: server.Round
     secret: kem.Secret
     one: keys.Identity
+    boss: keys.Identity
     spec: codec.TreeSpec
     leaves: list[np.ndarray]
 
@@ -61,9 +75,12 @@ def _scene(way: _Way, size: int) -> _Scene:
     chosen = suites.suite(way.suite, unsafe=True)
     spec = codec.tree_spec([("leaf", (size // 4,), "f4")])
     leaves = [np.random.default_rng(0).standard_normal(size // 4, np.float32)]
+    provider = suites.kem_provider(chosen, way.signer)
     boss, one = (keys.generate(way.signer, chosen.scheme) for _ in range(2))
     registry = keys.register([keys.enrol(one, (way.suite,))], verifier=way.signer)
-    public, secret = kem.keygen(chosen.kem) if chosen.sealed else (b"", kem.Secret(b""))
+    public, secret = b"", Secret(b"")
+    if chosen.sealed:
+        public, secret = kem.keygen(chosen.kem, provider)
     facts = announce.Announce(
         run=bytes(16),
         round=0,
@@ -78,9 +95,9 @@ def _scene(way: _Way, size: int) -> _Scene:
         caps=announce.Caps(updates=2**32, session=64 if way.session else 0),
         log=b"",
     )
-    _, told = announce.publish(boss, facts, b"")
+    data, told = announce.publish(boss, facts, b"")
     rnd = server.Round(told, spec, registry, frozenset([one.id]), not chosen.safe)
-    return _Scene(rnd, secret, one, spec, leaves)
+    return _Scene(data, provider, rnd, secret, one, boss, spec, leaves)
 
 
 def _signed(at: _Scene, signer: str) -> Iterator[tuple[dict[str, float], int]]:
@@ -90,11 +107,15 @@ def _signed(at: _Scene, signer: str) -> Iterator[tuple[dict[str, float], int]]:
         told, empty = at.round.announced, server.State({}, {})
         with clock("seal"):
             sealed = client.seal(
-                at.spec, at.leaves, at.one, told, n_samples=1, unsafe=at.round.unsafe, clock=clock
-            )
+                at.spec, at.leaves, at.one, told, n_samples=1, unsafe=at.round.unsafe, clock=clock,
+                provider=at.provider,
+            )  # fmt: skip
         with clock("open"):
             data = sealed.envelope
-            server.open(at.round, empty, data, at.secret, 0, verifier=signer, clock=clock)
+            server.open(
+                at.round, empty, data, at.secret, 0, verifier=signer, clock=clock,
+                provider=at.provider,
+            )  # fmt: skip
         yield clock.seconds, len(data)
 
 
@@ -103,9 +124,13 @@ def _in_session(at: _Scene, signer: str) -> Iterator[tuple[dict[str, float], int
     told, size = at.round.announced, codec.nbytes(at.spec)
     header = client.hello_header(told, at.one.id, 0, client.Chain())
     key = told.announce.round_key
-    hello = envelope.seal_update(header, session.statement(None), key, at.one.sign)
+    hello = envelope.seal_update(
+        header, session.statement(None), key, at.one.sign, provider=at.provider
+    )
     first = server.State({}, {})
-    state, _ = server.open(at.round, first, hello.envelope, at.secret, 0, verifier=signer)
+    state, _ = server.open(
+        at.round, first, hello.envelope, at.secret, 0, verifier=signer, provider=at.provider
+    )
     assert hello.exports is not None
     held = session.begin(hello.exports.session, header, 0)
     chain = client.Chain(1, hello.transcript[:32])
@@ -152,6 +177,7 @@ def envelopes(
                 "bench": "session" if way.session else "envelope",
                 "suite": f"{way.suite:#06x}",
                 "signer": way.signer,
+                "kem": scenes[way].provider,
                 "payload_bytes": size,
                 "extra_bytes": extra,
                 "extra_share": round(extra / size, 6),
@@ -200,6 +226,44 @@ def exchanges(signers: Sequence[str], clients: int, size: int, rounds: int) -> I
             }
 
 
+def connections(sizes: Sequence[int], repeats: int) -> Iterator[dict]:
+    """One line for each size and kind of certificate; kinds and our envelope take turns."""
+    ends = {kind: tls.parties(kind) for kind in tls.KEYS}
+    for size in sizes:
+        at = _scene(_Way(suites.DEFAULT, "openssl", False), size)
+        ours, payload = _signed(at, "openssl"), codec.encode(at.spec, at.leaves)
+        seen: dict[str, list[tls.Cost]] = {kind: [] for kind in ends}
+        sealed, read, length = [], [], 0
+        for _ in range(repeats + 1):
+            seconds, length = next(ours)
+            sealed.append(seconds["seal"] + seconds["open"])
+            clock = Clock()
+            with clock("read"):
+                announce.read(at.data, at.boss.public, bytes(16), verifier="openssl")
+            read.append(clock.seconds["read"])
+            for kind, who in ends.items():
+                seen[kind].append(tls.exchange(who, payload))
+        update, reading = (statistics.median(each[1:]) for each in (sealed, read))
+        for kind, costs_ in seen.items():
+            theirs = statistics.median(c.handshake + c.payload for c in costs_[1:])
+            yield {
+                "bench": "tls",
+                "certificates": kind,
+                "group": tls.GROUP,
+                "library": tls.ssl.OPENSSL_VERSION,
+                "payload_bytes": len(payload),
+                "tls_ms": _ms(theirs),
+                "handshake_ms": _ms(statistics.median(c.handshake for c in costs_[1:])),
+                "tls_extra_bytes": costs_[-1].up + costs_[-1].down - len(payload),
+                "extra_bytes": length - len(payload),
+                "seal_open_ms": _ms(update),
+                "read_announcement_ms": _ms(reading),
+                "ratio": round(update / theirs, 3),
+                "ratio_announced": round((update + reading) / theirs, 3),
+                "repeats": repeats,
+            }
+
+
 def _median(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
@@ -222,11 +286,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=100_000, help="bytes of an update in a round")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each pool")
+    parser.add_argument("--words", nargs="+", type=int, default=[25_000, 150_000])
+    parser.add_argument("--members", type=int, default=100, help="clients of one sum")
+    parser.add_argument("--degree", type=int, default=20)
+    parser.add_argument("--threshold", type=int, default=11)
+    parser.add_argument("--turns", type=int, default=5, help="sums of each kind")
+    parser.add_argument("--model", action="store_true", help="the cost model, as Markdown tables")
     chosen = parser.parse_args(arguments)
+    if chosen.model:
+        print(costs.tables())
+        return
     environment = _environment()
     for row in envelopes(chosen.signers, chosen.sizes, chosen.repeats, chosen.suites):
         print(json.dumps(row | environment), flush=True)
     for row in exchanges(chosen.signers, chosen.clients, chosen.size, chosen.rounds):
+        print(json.dumps(row | environment), flush=True)
+    for row in connections(chosen.sizes, chosen.repeats):
+        print(json.dumps(row | environment), flush=True)
+    choice = bound.Choice(chosen.degree, chosen.threshold, chosen.members, 0.0, 0.0)
+    for row in secagg.against(chosen.members, choice, chosen.words, chosen.turns, "openssl"):
         print(json.dumps(row | environment), flush=True)
 
 

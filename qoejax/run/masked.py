@@ -1,10 +1,14 @@
 """A round whose updates reach the server only as sums: quantised, masked, added, unmasked.
 
+Agreeing on keys and sharing secrets go on beside the device's work, since they need no input; the
+masks are added when the whole cohort is quantised, and hold 4 N bytes more for each client.
+
 Clients that the participation model stops half-way leave in the middle of the protocol, at a step
 that depends on the round and the client. Only what comes out of the masks enters the server's step.
 """
 
 import hashlib
+import math
 import time
 from typing import Any
 
@@ -40,7 +44,9 @@ def run_round(
 ) -> tuple[ServerState, dict[str, Any], dict[str, Any]]:
     """One round of masked sums: the next state, the metrics and the wire's own report.
 
-    With a ledger, all of the round is in the log before its state is returned.
+    With a ledger, all of the round is in the log before its state is returned. ``wait_s`` and
+    ``share`` of the report are as in ``wired.run_round``; what went on beside the device is
+    ``beside_s``.
     """
     start = time.perf_counter()
     halves = engine.masked(session.ring)
@@ -48,16 +54,21 @@ def run_round(
     number = int(state.round)
     cohort = engine.cohort_for(state.round, key)
     parts = [engine.local(state, examples, piece, key) for piece in engine.slices(cohort)]
-    encoded = halves.encode(state, cohort, parts, key)
-    words = np.asarray(encoded.words)
-    asked, leaves = _turnout(cohort, np.asarray(encoded.sound), number, session.rules.epoch > 1)
+    encoded = halves.encode(state, cohort, parts, key)  # the device has its work from here on
     begun = time.perf_counter()
     facts, checkpoint = session.facts(), b""
     if ledger is not None:
         checkpoint = ledger.begin(facts, number, model)
+    asked, leaves = _turnout(cohort, number, session.rules.epoch > 1)
     data, told = session.tell(number, model, list(asked), checkpoint)
-    found = session.sums(told, {i: words[slot] for i, slot in asked.items()}, leaves)
-    ended = time.perf_counter()
+    opened = session.begin(told, asked, leaves)
+    beside = time.perf_counter() - begun
+    words, sound = np.asarray(encoded.words), np.asarray(encoded.sound)
+    begun = time.perf_counter()
+    # Who has nothing finite to send has done everything before.
+    leaves |= {i: "input" for i, slot in asked.items() if i not in leaves and not sound[slot]}
+    found = session.sums(opened, {i: words[slot] for i, slot in asked.items()}, leaves)
+    waited = time.perf_counter() - begun
     counted = np.zeros(len(words), bool)
     counted[[asked[i] for i in found.counted]] = True
     clipped = int(np.asarray(encoded.clipped)[counted].sum())
@@ -66,12 +77,16 @@ def run_round(
         key,
     )  # fmt: skip
     metrics = jax.device_get(metrics)
-    total = time.perf_counter() - start
-    report = _report(found, len(asked), len(model), clipped, ended - begun, total)
+    report = _report(found, len(asked), len(model), clipped)
+    logged = time.perf_counter()
     if ledger is not None:
         after = wired.digests(engine.sent(state))
         report["log"] = ledger.record(_entries(facts, data, found, number, after))
-    return state, metrics, report
+    now = time.perf_counter()
+    waited += now - logged
+    return state, metrics, report | {
+        "beside_s": beside, "wait_s": waited, "share": waited / (now - start)
+    }  # fmt: skip
 
 
 def _entries(
@@ -86,9 +101,7 @@ def _entries(
     return [records.announcement(data), *records.outcome(outcome)]
 
 
-def _turnout(
-    cohort: Cohort, sound: np.ndarray, number: int, epochs: bool
-) -> tuple[dict[int, int], dict[int, str]]:
+def _turnout(cohort: Cohort, number: int, epochs: bool) -> tuple[dict[int, int], dict[int, str]]:
     """Slots of those asked by client, and where those leave that do not finish."""
     ids, weight = np.asarray(cohort.client_id), np.asarray(cohort.weight)
     asked = {int(client): slot for slot, client in enumerate(ids) if client >= 0}
@@ -97,23 +110,20 @@ def _turnout(
         for client, slot in asked.items()
         if weight[slot] <= 0
     }
-    # Who has nothing finite to send has done everything before.
-    leaves |= {i: "input" for i, slot in asked.items() if i not in leaves and not sound[slot]}
     return asked, leaves
 
 
-def _report(
-    found: Sums, asked: int, model: int, clipped: int, wire: float, total: float
-) -> dict[str, Any]:
-    each = list(found.seconds.values()) or [0.0]
+def _report(found: Sums, asked: int, model: int, clipped: int) -> dict[str, Any]:
+    """What the round cost, but for time on the wall."""
+    down, spent = found.down + asked * model, math.fsum(found.seconds.values())
     return {
         "bytes_up": found.up,
-        "bytes_down": found.down + asked * model,
+        "bytes_down": down,
         "accepted": len(found.counted),
         "rejected": dict(sorted(found.rejected.items())),
         "clipped": clipped,
-        "seconds": {"clients": sum(each), "server": found.server},
-        "client_s": float(np.median(each)),
-        "wait_s": wire,
-        "share": wire / total,
+        "seconds": {**found.steps, "server": found.server},
+        "client": wired.each(asked, found.up, down, spent),
+        "clients_s": spent,
+        "server_s": found.server,
     }

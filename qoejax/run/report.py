@@ -79,7 +79,11 @@ def _figure(name: str, path: pathlib.Path) -> dict[str, str]:
 
 
 def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Sums over the wired rounds, or None when nothing went over the wire."""
+    """Sums over the wired rounds, or None when nothing went over the wire.
+
+    ``client`` is what a round cost one client on average; ``share`` the part of the rounds' time in
+    which nothing but the wire went on.
+    """
     wired = [r["wire"] for r in rows if "wire" in r]
     if not wired:
         return None
@@ -89,6 +93,12 @@ def wire_totals(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         rejected.update(w["rejected"])
     total = sum(r["seconds"] for r in rows if "wire" in r)
     return {
+        "client": {
+            name: float(np.mean([w["client"][name] for w in wired])) for name in wired[0]["client"]
+        },
+        "clients_s": sum(w["clients_s"] for w in wired),
+        "masked": "clipped" in wired[0],
+        "server_s": sum(w["server_s"] for w in wired),
         "updates": sum(w["accepted"] for w in wired),
         "rejected": dict(rejected),
         "bytes_up": sum(w["bytes_up"] for w in wired),

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +71,7 @@ class Sums(NamedTuple):
       refused: The same by id, without those that stopped of themselves.
       up: Bytes from all clients, and ``down`` to them.
       seconds: CPU seconds of each client, and ``server``'s.
+      steps: CPU seconds of all clients by step of the protocol, see ``local.Outcome``.
       records: One for each sum.
     """
 
@@ -81,7 +83,23 @@ class Sums(NamedTuple):
     down: int
     seconds: dict[int, float]
     server: float
+    steps: Counter[str]
     records: tuple[Record, ...]
+
+
+class _Open(NamedTuple):
+    """A group's round before its inputs are there, or why there will be no sum."""
+
+    plan: plan.Plan
+    index: dict[bytes, int]
+    begun: local.Begun | EnvelopeError
+
+
+class Opened(NamedTuple):
+    """A round before its inputs are there: its groups, and by id why others may not take part."""
+
+    groups: tuple[_Open, ...]
+    refused: dict[bytes, str]
 
 
 class Session:
@@ -141,62 +159,92 @@ class Session:
         self._last, self._previous = number, told.digest
         return data, told
 
-    def sums(
-        self, told: announce.Announced, words: dict[int, np.ndarray], leaves: dict[int, str]
-    ) -> Sums:
-        """Runs the protocol in every group.
+    def begin(
+        self, told: announce.Announced, asked: Iterable[int], leaves: dict[int, str]
+    ) -> Opened:
+        """All of the protocol that needs no input, in every group; the device may work meanwhile.
 
         Args:
           told: The announcement.
-          words: uint32 [N] of everybody asked.
+          asked: Clients of the round.
           leaves: Step at which a client leaves.
         """
-        number = told.announce.round
-        words, refused = self._admitted(words)
-        epoch = number // self.rules.epoch
+        members, refused = self._admitted(asked)
+        epoch = told.announce.round // self.rules.epoch
         if epoch != self._epoch:
-            self._groups, self._epoch = self._divide(epoch, sorted(words)), epoch
-        out = np.zeros((self.rules.groups, self.length), np.uint32)
-        counted: set[int] = set()
-        rejected, seconds, up, down, server = Counter(refused.values()), {}, 0, 0, 0.0
-        kept = []
-        for at, group in enumerate(self._groups):
-            here = [i for i in group.clients if i in words]
-            index = {self.who.clients[i].id: i for i in here}
+            self._groups, self._epoch = self._divide(epoch, sorted(members)), epoch
+        opened = []
+        for group in self._groups:
+            index = {self.who.clients[i].id: i for i in group.clients if i in members}
             agreed = self._plan(told, group)
             try:
-                done = self._run(agreed, group, index, words, leaves)
+                begun = self._begin(agreed, group, index, leaves)
             except EnvelopeError as error:
-                rejected[str(error.code)] += len(set(here) - set(leaves))
-                refused |= {name: str(error.code) for name, i in index.items() if i not in leaves}
-                continue
-            first = group.first if group.epoch else number
-            self._groups[at] = group._replace(first=first, epoch=done.epoch)
-            out[at] = done.total
-            kept.append(_record(agreed, done))
-            counted |= {index[name] for name in done.survivors}
-            rejected.update(str(e.code) for e in done.refused.values())
-            refused |= {name: str(e.code) for name, e in done.refused.items()}
-            seconds |= {index[name]: s for name, s in done.seconds.items() if name}
-            up, down = up + sum(done.up.values()), down + sum(done.down.values())
-            server += done.seconds[b""]
+                begun = error
+            opened.append(_Open(agreed, index, begun))
+        return Opened(tuple(opened), refused)
+
+    def sums(self, opened: Opened, words: dict[int, np.ndarray], leaves: dict[int, str]) -> Sums:
+        """Masks, adds and opens in every group.
+
+        Args:
+          opened: What ``begin`` made of this round.
+          words: uint32 [N] of everybody asked.
+          leaves: Step at which a client leaves, of those too of whom ``begin`` did not know.
+        """
+        out = np.zeros((self.rules.groups, self.length), np.uint32)
+        early = Counter(opened.refused.values())
+        found = Sums(out, frozenset(), early, opened.refused, 0, 0, {}, 0.0, Counter(), ())
+        for at, one in enumerate(opened.groups):
+            found = self._add(found, at, one, words, leaves)
+        return found
+
+    def _add(
+        self, found: Sums, at: int, one: _Open, words: dict[int, np.ndarray], leaves: dict[int, str]
+    ) -> Sums:
+        """One group's sum and costs, added to those before; ``found.words`` is written to."""
+        index = one.index
+        try:
+            if isinstance(one.begun, EnvelopeError):
+                raise one.begun
+            inputs = {name: words[i] for name, i in index.items()}
+            left = {name: leaves[i] for name, i in index.items() if i in leaves}
+            done = local.finish(one.begun, inputs, left)
+        except EnvelopeError as error:
+            code, staying = str(error.code), set(index.values()) - set(leaves)
+            return found._replace(
+                rejected=found.rejected + Counter({code: len(staying)}),
+                refused=found.refused | {n: code for n, i in index.items() if i in staying},
+            )
+        self._groups[at] = self._groups[at]._replace(first=one.plan.first, epoch=done.epoch)
+        found.words[at] = done.total
+        refused = {name: str(e.code) for name, e in done.refused.items()}
         return Sums(
-            out, frozenset(counted), rejected, refused, up, down, seconds, server, tuple(kept)
+            words=found.words,
+            counted=found.counted | {index[name] for name in done.survivors},
+            rejected=found.rejected + Counter(refused.values()),
+            refused=found.refused | refused,
+            up=found.up + sum(done.up.values()),
+            down=found.down + sum(done.down.values()),
+            seconds=found.seconds | {index[n]: s for n, s in done.seconds.items() if n},
+            server=found.server + done.seconds[b""],
+            steps=found.steps + Counter(done.steps),
+            records=(*found.records, _record(one.plan, done)),
         )
 
-    def _admitted(
-        self, words: dict[int, np.ndarray]
-    ) -> tuple[dict[int, np.ndarray], dict[bytes, str]]:
+    def _admitted(self, asked: Iterable[int]) -> tuple[set[int], dict[bytes, str]]:
         """Those who may take part now, and by id why the others may not."""
-        registry, now, refused = self.who.registry, int(time.time()), {}
-        for index in words:
+        registry, now, members, refused = self.who.registry, int(time.time()), set(), {}
+        for index in asked:
             name = self.who.clients[index].id
             epoch = registry.entries[name].epoch
             try:
                 keys.lookup(registry, name, epoch, self.rules.suite, now)
             except EnvelopeError as error:
                 refused[name] = str(error.code)
-        return {i: w for i, w in words.items() if self.who.clients[i].id not in refused}, refused
+            else:
+                members.add(index)
+        return members, refused
 
     def _divide(self, epoch: int, asked: list[int]) -> list[_Group]:
         """Groups of nearly equal size, in an order that the run's seed and the epoch fix.
@@ -233,19 +281,17 @@ class Session:
             least=choice.least, length=self.length,
         )  # fmt: skip
 
-    def _run(
+    def _begin(
         self,
         agreed: plan.Plan,
         group: _Group,
         index: dict[bytes, int],
-        words: dict[int, np.ndarray],
         leaves: dict[int, str],
-    ) -> local.Outcome:
-        return local.run(
+    ) -> local.Begun | EnvelopeError:
+        return local.begin(
             self.who.server,
             agreed,
             {name: self.who.clients[i] for name, i in index.items()},
-            {name: words[i] for name, i in index.items()},
             epoch=group.epoch,
             verifier=self.rules.signer,
             leaves={name: leaves[i] for name, i in index.items() if i in leaves},

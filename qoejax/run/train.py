@@ -42,7 +42,7 @@ from qoejax.run.choices import call
 from qoejax.run.model import Model
 from qoejax.run.model import save as save_model
 from qoejax.run.progress import progress
-from qoejax.run.writer import MetricsWriter
+from qoejax.run.writer import MetricsWriter, read_rows
 from qoejax.types import Examples
 from qoejax.wire import codec
 
@@ -390,6 +390,7 @@ def _conclude(
         record["log"] = opening.close_log(run.config, run.workdir, record["params_sha256"], done)
     files.write_json(run.workdir / "manifest.json", record)
     page = report.write(run.workdir, result, facts, run.data.spec.services)
+    wire = report.wire_totals(read_rows(run.workdir / "metrics.jsonl"))
     return {
         "workdir": str(run.workdir),
         "rounds": done,
@@ -397,6 +398,7 @@ def _conclude(
         "params_sha256": record["params_sha256"],
         "train_rows": len(run.data.train.label),
         "seconds": round(seconds, 3),
+        **({} if wire is None else {"wire": wire}),
         **({"stopped": run.ledger.stopped} if run.ledger.stopped else {}),
         **{k: result.summary[k] for k in ("accuracy", "macro_f1", "mos") if k in result.summary},
         "report": str(page),

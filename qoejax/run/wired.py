@@ -81,6 +81,15 @@ def check(exchange: Any) -> None:
         raise RunError(f"{name}: expected exchange.session=0 and exchange.confidential=False")
 
 
+def each(clients: int, up: int, down: int, spent: float) -> dict[str, float]:
+    """What a round cost one of its clients on average: bytes both ways and CPU seconds."""
+    return {
+        "bytes_up": up / max(1, clients),
+        "bytes_down": down / max(1, clients),
+        "cpu_s": spent / max(1, clients),
+    }
+
+
 def _submit(exchange: Exchange, spec: codec.TreeSpec, cohort: Any, deltas: Any) -> None:
     """Hands every client's delta of one slice to the pool; waits for the device, not the pool."""
     host = [np.asarray(leaf) for leaf in jax.tree.leaves(deltas)]
@@ -146,26 +155,31 @@ def run_round(
     """One round over the wire: the next state, the round's metrics and the wire's own report.
 
     With a ledger, all of the round is in the log before its state is returned. ``collect`` hands
-    the exchange what clients elsewhere send; by default they are simulated here.
+    the exchange what clients elsewhere send; by default they are simulated here. ``wait_s`` of the
+    report are the seconds in which nothing but the wire and its log went on, ``share`` their part
+    of the round.
     """
     start = time.perf_counter()
     like = engine.message(state.params)
     spec = tree_spec(like)
     _, model = encoded(engine.sent(state))
     number = int(state.round)
+    alone = time.perf_counter()
     facts, checkpoint = exchange.facts(), b""
     if ledger is not None:
         checkpoint = ledger.begin(facts, number, model)
     cohort = engine.cohort_for(state.round, key)
-    data = exchange.begin_round(number, model, _invited(cohort), log=checkpoint)
+    invited = _invited(cohort)
+    data = exchange.begin_round(number, model, invited, log=checkpoint)
+    alone = time.perf_counter() - alone
     parts = (collect or _simulate(exchange, spec))(engine, state, examples, cohort, key)
     waited = time.perf_counter()
     result = exchange.finish_round()
-    waited = time.perf_counter() - waited
+    alone += time.perf_counter() - waited
     deltas, arrived = _opened(result, spec, like, np.asarray(cohort.client_id))
     state, metrics = engine.server(state, cohort, deltas, arrived, parts, key)
     metrics = jax.device_get(metrics)
-    total = time.perf_counter() - start
+    sealing = result.seconds.get("seal", 0.0)
     wire = {
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
@@ -173,13 +187,17 @@ def run_round(
         "greeted": len(result.greetings),
         "rejected": dict(sorted(Counter(map(str, result.rejected.values())).items())),
         "seconds": {k: result.seconds.get(k, 0.0) for k in PRIMITIVES},
-        "seal_s": result.seconds.get("seal", 0.0),
+        "seal_s": sealing,
         "open_s": result.seconds.get("open", 0.0),
-        "wait_s": waited,
-        "share": waited / total,
+        "client": each(len(invited), result.bytes_up, result.bytes_down, sealing),
+        "clients_s": sealing,
+        "server_s": sum(result.seconds.get(k, 0.0) for k in ("announce", "check", "open")),
     }
+    logged = time.perf_counter()
     if ledger is not None:
         after = digests(engine.sent(state))
         entries = transparency.round_entries(facts, data, result, number, after)
         wire["log"] = ledger.record(entries)
-    return state, metrics, wire
+    now = time.perf_counter()
+    alone += now - logged
+    return state, metrics, wire | {"wait_s": alone, "share": alone / (now - start)}

@@ -106,12 +106,47 @@ def test_a_round_moves_by_the_weighted_mean_within_the_bound(run, deltas):
     assert wire["bytes_up"] == 3 * (local.upload(2, rows.shape[1] + 1))
 
 
+def test_what_needs_no_input_goes_on_beside_the_device(run, monkeypatch):
+    """When members have shared their secrets, nothing that the device made has been read yet."""
+    order, begin, add = [], sums.Session.begin, sums.Session.sums
+    monkeypatch.setattr(sums.Session, "begin", lambda *a: order.append("begin") or begin(*a))
+    monkeypatch.setattr(sums.Session, "sums", lambda *a: order.append("sums") or add(*a))
+
+    class Read:
+        def __init__(self, words):
+            self.words = words
+
+        def __array__(self, dtype=None, copy=None):
+            order.append("words")
+            return np.asarray(self.words)
+
+    def watched(ring):
+        halves = run.engine.masked(ring)
+
+        def encode(*arguments):
+            encoded = halves.encode(*arguments)
+            return encoded._replace(words=Read(encoded.words))
+
+        return halves._replace(encode=encode)
+
+    _, _, wire = one_round(run._replace(engine=run.engine._replace(masked=watched)))
+    assert order == ["begin", "words", "sums"]
+    assert wire["beside_s"] > 0
+    assert wire["wait_s"] > 0
+    assert set(wire["seconds"]) == {
+        "start", "join", "encapsulate", "agree", "share", "mask", "confirm", "unmask", "server",
+    }  # fmt: skip
+    assert wire["client"]["bytes_up"] * 3 == wire["bytes_up"]
+    steps = sum(s for name, s in wire["seconds"].items() if name != "server")
+    assert wire["client"]["cpu_s"] * 3 == pytest.approx(steps, rel=0.1)
+
+
 def test_the_masked_sum_is_the_ring_sum_to_the_bit(run, deltas, monkeypatch):
     seen = []
     true = sums.Session.sums
 
-    def spy(self, told, words, leaves):
-        seen.append((words, true(self, told, words, leaves)))
+    def spy(self, opened, words, leaves):
+        seen.append((words, true(self, opened, words, leaves)))
         return seen[-1][1]
 
     monkeypatch.setattr(sums.Session, "sums", spy)

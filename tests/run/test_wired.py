@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from qoejax.run import build, wired
+from qoejax.run import build, report, wired
 from qoejax.run.errors import RunError
 from qoejax.run.train import prepare, train
 from qoejax.run.verify import verify
@@ -159,3 +159,20 @@ def test_primitives_are_timed(run):
     assert set(wire["seconds"]) == set(wired.PRIMITIVES)
     assert all(seconds > 0 for seconds in wire["seconds"].values())
     assert 0 <= wire["share"] <= 1
+
+
+def test_a_round_is_accounted_for_by_client_and_in_all(run):
+    _, _, wire = one_round(run)
+    assert wire["client"]["bytes_up"] * 3 == wire["bytes_up"]
+    assert wire["client"]["bytes_down"] * 3 == wire["bytes_down"]
+    assert wire["client"]["cpu_s"] * 3 == pytest.approx(wire["clients_s"])
+    assert wire["clients_s"] == wire["seal_s"] > 0
+    assert wire["server_s"] > wire["open_s"] > 0
+    row = {"round": 1, "seconds": 2 * wire["wait_s"], "wire": wire}
+    total = report.wire_totals([row, row, {"round": 3, "seconds": 9.0}])
+    assert total["bytes_up"] == 2 * wire["bytes_up"]
+    assert total["client"] == wire["client"]
+    assert total["server_s"] == 2 * wire["server_s"]
+    assert total["share"] == pytest.approx(0.5)
+    assert not total["masked"]
+    assert report.wire_totals([{"round": 3, "seconds": 9.0}]) is None

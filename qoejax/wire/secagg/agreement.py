@@ -5,6 +5,10 @@
     encapsulate  the graph; one KEM ciphertext for each clockwise neighbour, signed
     agree        the other half of the edges: an ``Epoch``, good for many rounds
 
+On an edge one side verifies the other's signature once: who encapsulates, that of the KEM key; who
+decapsulates, that of the ciphertexts, which covers the directory and so the sender's own key, since
+nobody honest signs a directory without it.
+
 What a peer did wrong is noted in ``refused`` and costs that edge only; with too few left, the
 member stops with an ``EnvelopeError``.
 """
@@ -57,7 +61,6 @@ class Agreeing(NamedTuple):
     directory: Directory
     graph: graph.Graph
     edges: dict[bytes, Edge]
-    keys: dict[bytes, bytes]
     refused: dict[bytes, Code]
 
 
@@ -121,7 +124,7 @@ def encapsulate(
     Args:
         state: after ``join``.
         directory: all members with the digests of their KEM keys.
-        frames: KEYS frames of this member's neighbours.
+        frames: KEYS frames of this member's clockwise neighbours.
         publics: signature keys by id, from the registry.
         verifier: name of the ML-DSA implementation.
         trust: under which degree and threshold must keep the sum together but for a chance of
@@ -142,22 +145,19 @@ def encapsulate(
         raise EnvelopeError(Code.SENDER, "the directory does not hold this member's own key")
     seed = forms.seed(plan.digest(facts), directory)
     found = graph.build(seed, directory.names, facts.degree)
-    keys: dict[bytes, bytes] = {}
+    edges, sent = {}, {}
     refused: dict[bytes, Code] = {}
-    for peer in graph.neighbours(found, me.id):
+    for peer in graph.clockwise(found, me.id):
         try:
-            keys[peer] = _key(facts, peer, frames, publics, directory, verifier)
+            public = _key(facts, peer, frames, publics, directory, verifier)
         except EnvelopeError as error:
             refused[peer] = error.code
-    edges, sent = {}, {}
-    for peer in graph.clockwise(found, me.id):
-        if peer in keys:
-            enc, shared = kem.encaps(keys[peer], *_hybrid(facts, state.provider))
-            ends = ((me.id, state.public), (peer, keys[peer]))
-            edges[peer] = Edge(peer, _edge_secret(seed, shared, ends, enc))
-            sent[peer] = enc
+            continue
+        enc, shared = kem.encaps(public, *_hybrid(facts, state.provider))
+        edges[peer] = Edge(peer, _edge_secret(seed, shared, directory, (me.id, peer), enc))
+        sent[peer] = enc
     body = forms.pack_ciphertexts(seed, sent)
-    after = Agreeing(state, directory, found, edges, keys, refused)
+    after = Agreeing(state, directory, found, edges, refused)
     return after, plan.signed(facts, plan.CIPHERTEXTS, me, body), sent
 
 
@@ -192,15 +192,11 @@ def _key(
 
 
 def _edge_secret(
-    seed: bytes,
-    shared: Secret,
-    ends: tuple[tuple[bytes, bytes], tuple[bytes, bytes]],
-    enc: bytes,
+    seed: bytes, shared: Secret, directory: Directory, ends: tuple[bytes, bytes], enc: bytes
 ) -> Secret:
-    """HKDF-SHA256 (RFC 5869) of a KEM's secret, over seed, ids, keys and ciphertext."""
-    (first, first_key), (second, second_key) = ends
-    bound = b"".join((seed, first, second, forms.key_digest(first_key)))
-    bound += forms.key_digest(second_key) + hashlib.sha256(enc).digest()
+    """HKDF-SHA256 (RFC 5869) of a KEM's secret, over seed, ids, key digests and ciphertext."""
+    digests = [directory.keys[end] for end in ends]
+    bound = b"".join((seed, *ends, *digests, hashlib.sha256(enc).digest()))
     return forms.extract(shared, bound)
 
 
@@ -220,7 +216,7 @@ def agree(
     seed = forms.seed(plan.digest(facts), state.directory)
     edges, refused = dict(state.edges), dict(state.refused)
     for peer in graph.anticlockwise(state.graph, me.id):
-        if peer not in received or peer not in state.keys:
+        if peer not in received or peer not in publics:
             continue
         sent, enc = received[peer]
         try:
@@ -234,8 +230,7 @@ def agree(
         except EnvelopeError as error:
             refused[peer] = error.code
             continue
-        ends = ((peer, state.keys[peer]), (me.id, state.joined.public))
-        edges[peer] = Edge(peer, _edge_secret(seed, shared, ends, enc))
+        edges[peer] = Edge(peer, _edge_secret(seed, shared, state.directory, (peer, me.id), enc))
     enough(facts, len(edges) + 1, "agreed on a key")
     return Epoch(
         me, facts.run, facts.first, facts.degree, facts.threshold, state.directory, state.graph,

@@ -3,10 +3,14 @@
 Every message is made, checked and counted as between machines; only the network is missing. This is
 what simulated runs, tests and measurements drive; a deployment calls ``agreement``, ``client`` and
 ``server``.
+
+``begin`` does all that needs no input, so it can go on beside whatever computes the inputs;
+``finish`` masks and opens. Between them are held a few hundred bytes for each
+member and neighbour; ``finish`` holds the masked inputs of all members, 4 N bytes each.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +45,8 @@ class Outcome(NamedTuple):
         up: bytes from each member.
         down: bytes to each member.
         seconds: CPU seconds by member; the server's own under ``b""``.
+        steps: CPU seconds of all members by step: start, join, encapsulate, agree (of an epoch's
+            first round), share, mask, confirm, unmask.
         told: the signed SURVIVORS frame, for a log.
         confirmed: accepted CONFIRM frames by member: where signed, evidence of what it was told.
         epoch: for later rounds of the epoch.
@@ -52,6 +58,7 @@ class Outcome(NamedTuple):
     up: dict[bytes, int]
     down: dict[bytes, int]
     seconds: dict[bytes, float]
+    steps: dict[str, float]
     told: bytes
     confirmed: dict[bytes, bytes]
     epoch: Epoch
@@ -108,6 +115,7 @@ class _Round:
         self.up = dict.fromkeys(members, 0)
         self.down = dict.fromkeys(members, 0)
         self.clock = Clock()
+        self.steps = Clock()
 
     def there(self, name: bytes, step: str) -> bool:
         """Whether a member still takes part at a step."""
@@ -120,7 +128,7 @@ class _Round:
     def member(self, name: bytes, step: Callable, *arguments):
         """A member's work; None where it stops for good."""
         try:
-            with self.clock(name.hex()):
+            with self.clock(name.hex()), self.steps(step.__name__):
                 return step(*arguments)
         except EnvelopeError as error:
             self.refused[name] = error
@@ -184,7 +192,7 @@ def _ciphertexts(
     for name in group.directory.names:
         if not rnd.there(name, "ciphertexts"):
             continue
-        near = {peer: frames[peer] for peer in graph.neighbours(group.graph, name)}
+        near = {peer: frames[peer] for peer in graph.clockwise(group.graph, name)}
         rnd.down[name] += sum(map(len, near.values()))
         rnd.down[name] += len(group.directory.names) * (len(name) + forms.DIGEST_SIZE)
         made = rnd.member(
@@ -204,11 +212,31 @@ def _ciphertexts(
     return agreeing, sent
 
 
+class Begun(NamedTuple):
+    """A round whose members have shared their secrets and wait for their inputs; used up once."""
+
+    round: _Round
+    group: server.Members
+    epochs: dict[bytes, agreement.Epoch]
+    collected: server.Collected
+    sharing: dict[bytes, client.Sharing]
+
+
 def run(
     me: Identity,
     facts: Plan,
     members: Mapping[bytes, Identity],
     inputs: Mapping[bytes, np.ndarray],
+    **options: Any,
+) -> Outcome:
+    """One round from the plan to the sum: ``begin`` with its ``options``, and ``finish``."""
+    return finish(begin(me, facts, members, **options), inputs)
+
+
+def begin(
+    me: Identity,
+    facts: Plan,
+    members: Mapping[bytes, Identity],
     *,
     epoch: Epoch | None = None,
     verifier: str = "openssl",
@@ -216,14 +244,13 @@ def run(
     tamper: Tamper | None = None,
     trust: agreement.Trust | None = None,
     provider: str = "pqcrypto",
-) -> Outcome:
-    """One round from the plan to the sum.
+) -> Begun:
+    """A round from the plan to the members' shares, none of which depends on an input.
 
     Args:
         me: the server.
         facts: the plan.
         members: identities of those asked, by id.
-        inputs: what each would send, [N] uint32.
         epoch: agreed edges, if this is not the epoch's first round.
         verifier: name of the ML-DSA implementation.
         leaves: step of ``STEPS`` at which a member leaves.
@@ -232,8 +259,7 @@ def run(
         provider: library of the KEM, where it has it.
 
     Raises:
-        EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
-            secret does not open. Nobody's input is then known to anybody.
+        EnvelopeError: POLICY if too few are left to go on.
     """
     rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust, provider)
     with rnd.clock(""):
@@ -244,17 +270,36 @@ def run(
         rnd.member(name, agreement.start, opening, *expected, verifier)
     epoch = _agree(rnd) if epoch is None else epoch
     epochs = dict(epoch.members)
-    state, sharing = _shares(rnd, epoch.group, epochs)
+    return Begun(rnd, epoch.group, epochs, *_shares(rnd, epoch.group, epochs))
+
+
+def finish(
+    begun: Begun, inputs: Mapping[bytes, np.ndarray], leaves: Mapping[bytes, str] | None = None
+) -> Outcome:
+    """The rest of a round: masked inputs, the survivor set, and their sum.
+
+    Args:
+        begun: what ``begin`` made of this round.
+        inputs: what each would send, [N] uint32.
+        leaves: members of whom it turned out since that they leave, and at which step.
+
+    Raises:
+        EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
+            secret does not open. Nobody's input is then known to anybody.
+    """
+    rnd, group, epochs, state, sharing = begun
+    facts = rnd.facts
+    rnd.leaves = {**rnd.leaves, **(leaves or {})}
     masking, arrived = _inputs(rnd, state, sharing, inputs)
     with rnd.clock(""):
-        told, body = server.survivors(me, facts, state, arrived)
+        told, body = server.survivors(rnd.me, facts, state, arrived)
     given, confirmed = _unmask(rnd, state, masking, set(arrived), told, body)
     with rnd.clock(""):
         total = server.total(facts, state, arrived, given)
     seconds = {bytes.fromhex(k): v for k, v in rnd.clock.seconds.items()}
     return Outcome(
-        total, tuple(sorted(arrived)), rnd.refused, rnd.up, rnd.down, seconds, told, confirmed,
-        Epoch(epochs, epoch.group),
+        total, tuple(sorted(arrived)), rnd.refused, rnd.up, rnd.down, seconds, rnd.steps.seconds,
+        told, confirmed, Epoch(epochs, group),
     )  # fmt: skip
 
 

@@ -175,6 +175,24 @@ def test_a_key_in_the_middle_is_not_taken():
     assert state.refused == {peer: Code.SPEC}
 
 
+def test_ciphertexts_vouch_for_the_key_of_their_sender():
+    """A recipient never sees the KEM key of who encapsulates to it: C, which they sign, has it."""
+    name = NAMES[0]
+    peer = graph.anticlockwise(members().graph, name)[0]
+    ahead = graph.clockwise(members().graph, name)
+    state, _, _ = encapsulate(name, {p: joined()[1][p] for p in ahead})
+    assert state.refused == {}
+    keys = {n: one.public for n, one in joined()[0].items()}
+    swapped = forms.directory(keys | {peer: kem.keygen()[0]})
+    refused(Code.SENDER, encapsulate, peer, None, swapped)  # so an honest sender never signs it
+    state, _, _ = encapsulate(name, None, swapped)
+    behind = graph.anticlockwise(state.graph, name)
+    got = {p: (encapsulated()[p][1], bytes(1120)) for p in behind}
+    one = agreement.agree(state, got, PUBLICS, "openssl")
+    assert {p: one.refused[p] for p in behind} == dict.fromkeys(behind, Code.SPEC)
+    assert not set(behind) & set(one.edges)
+
+
 def test_a_directory_without_ones_own_key_is_refused():
     keys = {name: one.public for name, one in joined()[0].items()}
     other = forms.directory(keys | {NAMES[0]: kem.keygen()[0]})
