@@ -48,14 +48,14 @@ CLASSIFIERS: dict[str, Estimator] = {
         {"n_estimators": one_of(50, 100, 200, 400), "learning_rate": log_uniform(0.01, 0.2),
          "num_leaves": one_of(7, 15, 31, 63), "min_child_samples": one_of(3, 5, 10, 20),
          "subsample": one_of(0.6, 0.8, 1.0), "colsample_bytree": one_of(0.3, 0.6, 1.0),
-         "reg_lambda": log_uniform(1e-3, 10), "class_weight": one_of(None, "balanced")},
+         "reg_lambda": log_uniform(1e-3, 10.0), "class_weight": one_of(None, "balanced")},
     ),
     "xgboost": Estimator(
         "xgboost", "XGBClassifier", {"tree_method": "hist"},
         {"n_estimators": one_of(50, 100, 200, 400), "learning_rate": log_uniform(0.02, 0.3),
-         "max_depth": one_of(3, 5, 7, 9), "min_child_weight": log_uniform(0.3, 10),
+         "max_depth": one_of(3, 5, 7, 9), "min_child_weight": log_uniform(0.3, 10.0),
          "subsample": one_of(0.6, 0.8, 1.0), "colsample_bytree": one_of(0.3, 0.6, 1.0),
-         "reg_lambda": log_uniform(1e-2, 10)},
+         "reg_lambda": log_uniform(1e-2, 10.0)},
     ),
 }  # fmt: skip
 """Of the class; by name."""
@@ -65,7 +65,7 @@ REGRESSORS: dict[str, Estimator] = {
         "sklearn.ensemble", "HistGradientBoostingRegressor", {},
         {"max_iter": one_of(60, 120, 240), "learning_rate": log_uniform(0.03, 0.2),
          "max_leaf_nodes": one_of(8, 15, 31), "min_samples_leaf": one_of(10, 20, 40),
-         "l2_regularization": log_uniform(1e-3, 10)},
+         "l2_regularization": log_uniform(1e-3, 10.0)},
     ),
 }  # fmt: skip
 """Of each service's score; by name."""
