@@ -213,3 +213,15 @@ def train_as(c: ml_collections.ConfigDict, algorithm: str) -> ml_collections.Con
         raise ValueError(f"unknown variant {algorithm!r}: expected one of {', '.join(names)}")
     c.fed.algorithm, c.exchange.mode = names[algorithm]
     return c
+
+
+def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collections.ConfigDict:
+    """Sets how the hybrid does best where one place holds all rows (docs/model.md)."""
+    c.model.update(embed="piecewise", members=16, hidden=256, dropout=0.0)
+    c.loss.class_weight = "sqrt"
+    c.client.update(
+        optimizer="adamw", lr=0.005, weight_decay=0.3, clip=1.0, schedule="warmup_cosine",
+        batch=batch,
+    )  # fmt: skip
+    c.fed.rounds = rounds
+    return c
