@@ -60,7 +60,7 @@ class QoENet(nn.Module):
                 h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, train)
             h = LayerNorm(dtype=self.dtype, name="norm_time")(h)
         z = Dropout(self.block["dropout"], name="drop")(nn.relu(h[:, -1]), train)
-        heads = {**self.heads, "dtype": self.dtype}
+        heads: dict[str, Any] = {**self.heads, "dtype": self.dtype}
         if self.members > 1:
             return MemberHeads(self.members, heads, name="heads")(z, member)
         return Heads(**heads, name="heads")(z)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,8 +40,10 @@ class _Recurrent(nn.Module):
         for i, channels in enumerate(self.channels):
             h = nn.relu(PatchConv(channels, self.kernel, dtype=dtype, name=f"conv{i}")(h))
         cell = CELLS[self.cell](self.hidden, dtype=dtype, name="cell")
-        h = nn.RNN(cell, name="rnn")(h)[:, -1]
-        h = Dropout(self.dropout, name="drop")(h, train)
+        zeros = cell.initialize_carry(jax.random.key(0), h[:, 0].shape)  # float32 by itself
+        start = jax.tree.map(lambda leaf: leaf.astype(dtype), zeros)
+        states: Any = nn.RNN(cell, name="rnn")(h, initial_carry=start)
+        h = Dropout(self.dropout, name="drop")(states[:, -1], train)
         return Heads(**self.heads, name="heads")(h)
 
 

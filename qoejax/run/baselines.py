@@ -96,7 +96,8 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     staged = jax.tree.map(jnp.asarray, rows)
     count = np.array([len(rows.label)])
     steps = int(participate.local_steps(config, count)[0])
-    client = Cohort(*(jnp.int32(v) for v in (0, 0, count[0], steps)), jnp.float32(1))
+    none, rows_held, work = (jnp.int32(v) for v in (0, count[0], steps))
+    client = Cohort(none, none, rows_held, work, jnp.float32(1))
 
     # Donated and compiled once: the rate of a round is traced.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -142,8 +143,8 @@ def _fit_persistence(problem: Problem, settings: Mapping[str, Any], seed: int) -
 
 
 TRAINING: dict[str, Draw] = {
-    "client.lr": log_uniform(5e-4, 5e-3),
-    "client.weight_decay": one_of(0.0, 0.01, 0.1),
+    "client.lr": log_uniform(1e-3, 1e-2),
+    "client.weight_decay": one_of(0.01, 0.1, 0.3),
     "model.dropout": one_of(0.0, 0.1, 0.3),
     "loss.class_weight": one_of("none", "sqrt"),
     "loss.label_smoothing": one_of(0.0, 0.1),
@@ -237,8 +238,12 @@ def value(scores: Mapping[str, float]) -> float:
 def tuned(
     contender: Contender, problem: Problem, trials: int, share: float, seed: int
 ) -> tuple[dict[str, Any], float]:
-    """The settings of the best of ``trials`` on a ``share`` of the training rows, and its value."""
-    if not contender.space:
+    """The settings of the best of ``trials`` on a ``share`` of the training rows, and its value.
+
+    The first trial is the contender as it is: of nets, as the config has it. Where it is the only
+    one there is nothing to choose, and the value is NaN.
+    """
+    if not contender.space or trials == 1:
         return {}, float("nan")
     count = round(share * len(problem.rows.label))
     order = np.random.default_rng((seed, 5)).permutation(len(problem.rows.label))
@@ -247,8 +252,8 @@ def tuned(
         for part in (order[:count], order[count:])
     )
     rng, results = np.random.default_rng((seed, 6)), []
-    for _ in range(trials):
-        settings = {key: draw(rng) for key, draw in contender.space.items()}
+    for trial in range(trials):
+        settings = {key: draw(rng) for key, draw in contender.space.items()} if trial else {}
         predict = contender.fit(problem._replace(rows=fitted), settings, seed)
         results.append((value(judge(predict(judged), judged, problem.spec)), settings))
     best, settings = max(results, key=lambda result: result[0])

@@ -29,7 +29,7 @@ def test_every_contender_is_judged_by_its_own_tasks(config, monkeypatch):
     monkeypatch.setitem(baselines.CONTENDERS, "histogram_boosting", few)
     names = ["linear", "twin", "random_forest", "histogram_boosting", "persistence"]
     seen = []
-    rows = baselines.compare(config, names, trials=1, seeds=2, report=seen.append)
+    rows = baselines.compare(config, names, trials=2, seeds=2, report=seen.append)
     assert seen == rows
     by_name = {row["name"]: row for row in rows}
     assert list(by_name) == names
@@ -74,7 +74,8 @@ def test_tuning_sees_training_rows_only_and_takes_the_best(problem):
             given.append(rows)
             right = np.eye(classes)[rows.label]
             wrong = np.eye(classes)[(rows.label + 1) % classes]
-            return Said(settings["share"] * right + (1 - settings["share"]) * wrong, None)
+            share = settings.get("share", 0.0)
+            return Said(share * right + (1 - share) * wrong, None)
 
         return predict
 
