@@ -228,7 +228,7 @@ def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collec
 
 
 def fine_classes(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """What ``ensemble`` needs beside where classes are many or hard to tell apart."""
+    """What ``ensemble`` needs beside where classes are many and rows few (docs/model.md)."""
     c.model.update(hidden=256, dropout=0.0)
     c.client.update(lr=0.005, weight_decay=0.3)
     return c

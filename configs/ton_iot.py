@@ -18,7 +18,4 @@ def get_config(variant: str = "fedavg") -> ml_collections.ConfigDict:
     c.data.name = "ton_iot/10class"
     c.clients.update(count=20, partition="dirichlet", alpha=0.5)
     c.fed.rounds = 60
-    if variant == "centralised":
-        base.fine_classes(base.ensemble(c, rounds=60, batch=256))
-        c.data.features = 0
     return base.train_as(c, variant).lock()
