@@ -216,3 +216,22 @@ def train_as(c: ml_collections.ConfigDict, algorithm: str) -> ml_collections.Con
         raise ValueError(f"unknown variant {algorithm!r}: expected one of {', '.join(names)}")
     c.fed.algorithm, c.exchange.mode = names[algorithm]
     return c
+
+
+def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collections.ConfigDict:
+    """Makes the hybrid an ensemble, trained on the rows of one place (docs/model.md)."""
+    c.model.update(embed="piecewise", members=16)
+    c.loss.class_weight = "sqrt"
+    c.client.update(
+        optimizer="adamw", lr=0.001, weight_decay=0.01, clip=1.0, schedule="warmup_cosine",
+        batch=batch,
+    )  # fmt: skip
+    c.fed.rounds = rounds
+    return c
+
+
+def fine_classes(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What ``ensemble`` needs beside where classes are many and rows few (docs/model.md)."""
+    c.model.update(hidden=256, dropout=0.0)
+    c.client.update(lr=0.005, weight_decay=0.3)
+    return c

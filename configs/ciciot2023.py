@@ -22,4 +22,8 @@ def get_config(variant: str = "merged_34class") -> ml_collections.ConfigDict:
     c.data.name = f"ciciot2023/{dataset}"
     c.clients.update(count=20, partition="dirichlet", alpha=0.5)
     c.fed.rounds = 60
+    if algorithm == "centralised" and dataset.startswith("merged"):
+        base.ensemble(c, rounds=240, batch=128)
+        if "34class" in dataset:
+            base.fine_classes(c).fed.rounds = 300
     return base.train_as(c, algorithm or "fedavg").lock()

@@ -1,5 +1,6 @@
 """Nets to compare with, of the same signature. JAX."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 from qoejax.nets.embed import EMBEDDINGS
 from qoejax.nets.encoder import Dropout
 from qoejax.nets.heads import Heads
+from qoejax.nets.members import Factors, MemberHeads, check_members, draw
 from qoejax.nets.net import Net, check_rate, choose, from_module
 from qoejax.nets.stem import PatchConv
 
@@ -28,16 +30,22 @@ class _MLP(nn.Module):
     widths: tuple[int, ...]
     embed: str
     embed_size: int
+    members: int
     dropout: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
-        dtype = self.heads["dtype"]
+        dtype, member = self.heads["dtype"], None
         h = EMBEDDINGS[self.embed](size=self.embed_size, dtype=dtype, name="embed")(x)
-        h = h.reshape(x.shape[0], -1)
+        if self.members > 1:
+            member = draw(self, x.shape[0], self.members) if train else None
+            h = Factors(self.members, dtype=dtype, name="members")(h, member)
+        h = h.reshape(h.shape[0], -1)
         for i, width in enumerate(self.widths):
             h = nn.relu(nn.Dense(width, dtype=dtype, name=f"dense{i}")(h))
             h = Dropout(self.dropout, name=f"drop{i}")(h, train)
+        if self.members > 1:
+            return MemberHeads(self.members, self.heads, name="heads")(h, member)
         return Heads(**self.heads, name="heads")(h)
 
 
@@ -62,7 +70,7 @@ class _CNN(nn.Module):
 
 def linear(*, classes: int, services: int, bins: int = 17, dtype: str = "float32") -> Net:
     """Logistic regression on all T·F values of an example; arguments as of ``qoenet``."""
-    return from_module(_Linear(_heads(classes, services, bins, dtype)))
+    return from_module(_Linear(head_arguments(classes, services, bins, dtype)))
 
 
 def mlp(
@@ -75,19 +83,25 @@ def mlp(
     widths: Sequence[int] = (),
     embed: str = "none",
     embed_size: int = 8,
+    members: int = 1,
     dropout: float = 0.1,
     dtype: str = "float32",
 ) -> Net:
     """``depth`` ReLU layers of ``width``, or layers of ``widths``, on all T·F values of an example.
 
-    With ``embed="periodic"`` this is the strong MLP-PLR of Gorishniy et al. (2022). Other
-    arguments as of ``qoenet``.
+    With ``embed="periodic"`` this is the strong MLP-PLR of Gorishniy et al. (2022), with
+    ``members`` also TabM-mini, see ``nets.members``. Other arguments as of ``qoenet``.
     """
+    check_members(members)
     choose("embed", embed, EMBEDDINGS)
     check_rate("dropout", dropout)
-    heads = _heads(classes, services, bins, dtype)
+    heads = head_arguments(classes, services, bins, dtype)
     layers = tuple(widths) or (width,) * depth
-    return from_module(_MLP(heads, layers, embed, embed_size, dropout))
+    return from_module(_MLP(heads, layers, embed, embed_size, members, dropout))
+
+
+tabm = functools.partial(mlp, embed="periodic", members=16)
+"""TabM-mini with periodic embeddings: ``mlp`` with other defaults."""
 
 
 def cnn(
@@ -107,9 +121,10 @@ def cnn(
     ``hidden`` is the width of the dense layer. Other arguments as of ``qoenet``.
     """
     check_rate("dropout", dropout)
-    heads = _heads(classes, services, bins, dtype)
+    heads = head_arguments(classes, services, bins, dtype)
     return from_module(_CNN(heads, tuple(channels), kernel, hidden, dropout))
 
 
-def _heads(classes: int, services: int, bins: int, dtype: str) -> dict[str, Any]:
+def head_arguments(classes: int, services: int, bins: int, dtype: str) -> dict[str, Any]:
+    """Arguments of ``Heads``."""
     return {"classes": classes, "services": services, "bins": bins, "dtype": jnp.dtype(dtype)}

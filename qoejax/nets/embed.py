@@ -105,7 +105,7 @@ class Piecewise(nn.Module):
 
     size: int
     dtype: DTypeLike = jnp.float32
-    knots: int = 9
+    knots: int = 17
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch F E"]:

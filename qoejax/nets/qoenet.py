@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from qoejax.nets.embed import EMBEDDINGS
 from qoejax.nets.encoder import ACTIVATIONS, Block, Dropout, LayerNorm
 from qoejax.nets.heads import Heads
+from qoejax.nets.members import Factors, MemberHeads, check_members, draw
 from qoejax.nets.net import Net, check_rate, choose, from_module
-from qoejax.nets.stem import Stem
+from qoejax.nets.stem import STEMS
 
 POOLS = ("flat", "mean")
 
@@ -22,8 +23,9 @@ class QoENet(nn.Module):
 
     Transformer blocks attend over the tokens of a record, and their outputs become one vector a
     record. With T > 1, causal blocks attend over the records' vectors: a record is encoded once,
-    whatever windows it stands in. The last record's vector is read out. ``embed``, ``stem``,
-    ``block`` and ``heads`` are the parts' arguments; see ``qoenet`` for the others.
+    whatever windows it stands in. The last record's vector is read out. With ``members`` > 1 all
+    this is shared by an ensemble (``nets.members``). ``embed``, ``stem``, ``block`` and ``heads``
+    are the parts' arguments; see ``qoenet`` for the others.
     """
 
     embed: Mapping[str, Any]
@@ -34,14 +36,18 @@ class QoENet(nn.Module):
     depth_time: int
     pool: str
     hidden: int
+    members: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
         """Class logits and MOS bin logits at the last record of each window."""
-        embed = dict(self.embed)
+        embed, stem, member = dict(self.embed), dict(self.stem), None
         h = EMBEDDINGS[embed.pop("kind")](**embed, dtype=self.dtype, name="embed")(x)
-        h = Stem(**self.stem, dtype=self.dtype, name="stem")(h)
+        if self.members > 1:
+            member = draw(self, x.shape[0], self.members) if train else None
+            h = Factors(self.members, dtype=self.dtype, name="members")(h, member)
+        h = STEMS[stem.pop("kind")](**stem, dtype=self.dtype, name="stem")(h)
         h = self._positions("token_position", h)
         for i in range(self.depth):
             h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, train)
@@ -54,7 +60,10 @@ class QoENet(nn.Module):
                 h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, train)
             h = LayerNorm(dtype=self.dtype, name="norm_time")(h)
         z = Dropout(self.block["dropout"], name="drop")(nn.relu(h[:, -1]), train)
-        return Heads(**self.heads, dtype=self.dtype, name="heads")(z)
+        heads: dict[str, Any] = {**self.heads, "dtype": self.dtype}
+        if self.members > 1:
+            return MemberHeads(self.members, heads, name="heads")(z, member)
+        return Heads(**heads, name="heads")(z)
 
     def _positions(self, name: str, h: Array) -> Array:
         table = self.param(name, nn.initializers.normal(0.02), h.shape[-2:])
@@ -73,10 +82,12 @@ def qoenet(
     mlp: int = 128,
     embed: str = "periodic",
     embed_size: int = 8,
+    stem: str = "conv",
     kernel: int = 4,
     stride: int = 4,
     pool: str = "flat",
     hidden: int = 128,
+    members: int = 1,
     dropout: float = 0.1,
     activation: str = "relu",
     dtype: str = "float32",
@@ -94,28 +105,33 @@ def qoenet(
         mlp: Hidden units of a block.
         embed: A name of ``EMBEDDINGS``.
         embed_size: Numbers a feature becomes; "none" makes one.
+        stem: A name of ``STEMS``: "conv", or "tokens" for a token a feature, without convolution.
         kernel: Taps of both convolutions.
         stride: Of both; cost falls with its square. Equal to ``kernel`` is fastest.
         pool: "flat" (all tokens, each by its own weights) or "mean".
         hidden: Size of a record's vector.
+        members: K of the ensemble: a prediction costs K times as much, a training step does not.
         dropout: Rate, on what each block adds and before the heads.
         activation: A name of ``ACTIVATIONS``.
         dtype: What is computed in, "float32" or "bfloat16" (slower on CPU). Parameters, outputs,
             softmax and the statistics of LayerNorm stay float32.
 
     Raises:
-        ValueError: A name that is in no table, a rate out of its range; by ``init``, widths that
-            ``heads`` does not divide.
+        ValueError: A name that is in no table, a rate out of its range, no member; by ``init``,
+            widths that ``heads`` does not divide.
     """
     check_rate("dropout", dropout)
     choose("embed", embed, EMBEDDINGS)
+    choose("stem", stem, STEMS)
     choose("pool", pool, POOLS)
     choose("activation", activation, ACTIVATIONS)
+    check_members(members)
     module = QoENet(
         embed={"kind": embed, "size": embed_size},
-        stem={"width": width, "kernel": kernel, "stride": stride},
+        stem={"kind": stem, "width": width, "kernel": kernel, "stride": stride},
         block={"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation},
         heads={"classes": classes, "services": services, "bins": bins},
-        depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, dtype=jnp.dtype(dtype),
+        depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, members=members,
+        dtype=jnp.dtype(dtype),
     )  # fmt: skip
     return from_module(module)

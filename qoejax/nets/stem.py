@@ -5,6 +5,8 @@ convolution a layer, and a slow gradient); a concatenation of strided slices and
 the same numbers several times faster, from parameters of the same shape.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -81,3 +83,30 @@ class Stem(nn.Module):
         make = {"kernel": self.kernel, "stride": self.stride, "dtype": self.dtype}
         h = nn.relu(PatchConv(self.width // 2, name="conv0", **make)(x))
         return nn.relu(PatchConv(self.width, name="conv1", **make)(h))
+
+
+class FeatureTokens(nn.Module):
+    """No convolution: every feature becomes a token by weights of its own, ``[..., F, width]``.
+
+    The tokenizer of the FT-Transformer (Gorishniy et al., NeurIPS 2021). ``kernel`` and ``stride``
+    are not used.
+    """
+
+    width: int
+    kernel: int = 1
+    stride: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch F A"]) -> Float[Array, "*batch F D"]:
+        """Features to tokens."""
+        shape = (*x.shape[-2:], self.width)
+        initial = nn.initializers.lecun_normal(in_axis=1, batch_axis=0)
+        kernel = self.param("kernel", initial, shape).astype(self.dtype)
+        out = jnp.einsum("...fa,fad->...fd", x.astype(self.dtype), kernel)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-2], self.width))
+        return out + jnp.broadcast_to(bias.astype(self.dtype), out.shape)
+
+
+STEMS: dict[str, Callable[..., nn.Module]] = {"conv": Stem, "tokens": FeatureTokens}
+"""By name; each is built as ``STEMS[name](width=, kernel=, stride=, dtype=, name=)``."""

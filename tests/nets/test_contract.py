@@ -25,6 +25,12 @@ TINY = {
     "mlp": {"width": 8, "depth": 1, "dropout": 0.3},
     "cnn": {"channels": (4, 4), "hidden": 8, "dropout": 0.3},
     "linear": {},
+    "tabm": {"width": 16, "depth": 1, "embed_size": 4, "members": 2, "dropout": 0.3},
+    "gru": {"hidden": 4, "dropout": 0.3},
+    "lstm": {"hidden": 4, "dropout": 0.3},
+    "cnn_lstm": {"channels": (4,), "hidden": 4, "dropout": 0.3},
+    "transformer": {"width": 8, "depth": 1, "heads": 2, "mlp": 8, "dropout": 0.3},
+    "ft_transformer": {"width": 8, "depth": 1, "heads": 2, "mlp": 8, "dropout": 0.3},
 }
 WITHOUT_DROPOUT = {"linear", "user"}
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.nets.stem import PatchConv, Stem, pad_amounts
+from qoejax.nets.stem import FeatureTokens, PatchConv, Stem, pad_amounts
 from tests.nets.helpers import jit
 from tests.reference import nets as reference
 
@@ -73,3 +73,14 @@ def test_bad_padding_and_kernel_are_refused():
         pad_amounts(5, 3, 1, "same")
     with pytest.raises(ValueError, match="a kernel of 7 does not fit 5 features"):
         pad_amounts(5, 7, 1, "VALID")
+
+
+def test_feature_tokens_are_a_layer_of_their_own_each():
+    x = np.random.default_rng(2).normal(size=(3, 5, 2)).astype(np.float32)
+    tokens = FeatureTokens(4)
+    params = jit(tokens.init)(jax.random.key(0), x)
+    kernel, bias = (params["params"][name] for name in ("kernel", "bias"))
+    assert kernel.shape == (5, 2, 4)
+    moved = {"params": {"kernel": kernel, "bias": bias + 1}}
+    wanted = [[row[f] @ kernel[f] + 1 for f in range(5)] for row in x]
+    np.testing.assert_allclose(jit(tokens.apply)(moved, x), np.array(wanted), atol=1e-5)

@@ -1,0 +1,133 @@
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qoejax.run import baselines, build, estimators
+from qoejax.run.baselines import Said
+from qoejax.run.errors import RunError
+from qoejax.types import Examples
+from tests.run.conftest import tiny_config
+
+
+@pytest.fixture(scope="module")
+def config(data_dir):
+    return tiny_config(data_dir, fed={"algorithm": "centralised", "rounds": 3})
+
+
+@pytest.fixture(scope="module")
+def problem(config):
+    data = build.data(config)
+    return baselines.Problem(config, data.spec, data.train), data.test
+
+
+def test_every_contender_is_judged_by_its_own_tasks(config, monkeypatch):
+    twin = baselines._net("linear", tasks=("mos",))
+    monkeypatch.setitem(baselines.CONTENDERS, "twin", twin)
+    few = baselines.CONTENDERS["histogram_boosting"]._replace(space={"max_iter": lambda rng: 8})
+    monkeypatch.setitem(baselines.CONTENDERS, "histogram_boosting", few)
+    names = ["linear", "twin", "random_forest", "histogram_boosting", "persistence"]
+    seen = []
+    rows = baselines.compare(config, names, trials=2, seeds=2, report=seen.append)
+    assert seen == rows
+    by_name = {row["name"]: row for row in rows}
+    assert list(by_name) == names
+    mean, half = by_name["random_forest"]["figures"]["accuracy"]
+    assert mean > 0.3
+    assert half >= 0
+    assert set(by_name["linear"]["figures"]) > set(by_name["twin"]["figures"])
+    assert "macro_f1" not in by_name["twin"]["figures"]
+    assert "rmse/voice_3s" not in by_name["random_forest"]["figures"]
+    assert by_name["histogram_boosting"]["figures"]["r2/voice_0s"][0] > 0
+    assert by_name["persistence"]["figures"]["skill/voice_3s"] == (0.0, 0.0)
+    assert by_name["persistence"]["settings"] == {}
+    page = baselines.markdown(rows, "title")
+    assert page.count("\n") == 4 + len(rows)
+    assert all(f"| {name} |" in page for name in names)
+
+
+def test_nets_learn_centrally(problem):
+    task, _ = problem
+    config = build.from_plain(build.plain_config(task.config))
+    config.client.lr, config.fed.rounds = 0.02, 25
+    counts = np.bincount(task.rows.label, minlength=len(task.spec.label_names))
+    objective = build.objective(config, task.spec, counts)
+    params = baselines.train_net(config, objective, task.rows, 0)
+    right = (
+        np.asarray(objective.predict(params, jnp.asarray(task.rows.x))["logits"]).argmax(1)
+        == task.rows.label
+    )
+    assert right.mean() > 1.2 * counts.max() / counts.sum()
+
+
+def test_tuning_sees_training_rows_only_and_takes_the_best(problem):
+    """A contender that notes what it is given: disjoint parts, and the trial of highest value."""
+    task, _ = problem
+    given = []
+
+    def fit(part, settings, seed):
+        given.append(part.rows)
+        classes = len(task.spec.label_names)
+
+        def predict(rows):
+            given.append(rows)
+            right = np.eye(classes)[rows.label]
+            wrong = np.eye(classes)[(rows.label + 1) % classes]
+            share = settings.get("share", 0.0)
+            return Said(share * right + (1 - share) * wrong, None)
+
+        return predict
+
+    contender = baselines.Contender(fit, {"share": lambda rng: float(rng.random())})
+    settings, best = baselines.tuned(contender, task, 6, 0.25, 0)
+    assert settings["share"] > 0.5
+    assert best == 1.0
+    assert len(given) == 12
+    fitted, judged = given[:2]
+    assert len(judged.label) == round(0.25 * len(task.rows.label))
+    both = np.sort(np.concatenate([fitted.x, judged.x]).ravel())
+    np.testing.assert_array_equal(both, np.sort(task.rows.x.ravel()))
+
+
+def test_the_interval_is_students():
+    assert baselines.interval([3.0]) == (3.0, 0.0)
+    mean, half = baselines.interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t at 2 degrees of freedom
+
+
+def test_figures_are_of_rated_rows(problem):
+    task, rows = problem
+    perfect = baselines.judge(Said(None, rows.mos.astype(float)), rows, task.spec)
+    assert {v for k, v in perfect.items() if k.startswith("rmse")} == {0.0}
+    assert {v for k, v in perfect.items() if k.startswith("skill")} == {1.0}
+    hidden = rows._replace(mos_mask=np.zeros_like(rows.mos_mask))
+    assert baselines.judge(Said(None, rows.mos), hidden, task.spec) == {}
+    assert baselines.value({"macro_f1": 0.5, "r2/a": 0.2, "r2/b": 0.4}) == pytest.approx(0.8)
+
+
+def test_trees_see_windows_in_full_and_absent_classes_get_nothing(problem):
+    x = np.random.default_rng(0).normal(size=(40, 4, 3)).astype(np.float32)
+    seen = estimators.flat(x)
+    assert seen.shape == (40, 21)
+    np.testing.assert_array_equal(seen[:, :3], x[:, -1])
+    np.testing.assert_array_equal(estimators.flat(x[:, :1]), x[:, 0])
+    label = np.where(x[:, -1, 0] > 0, 3, 1).astype(np.int32)
+    none = np.zeros((40, 1), np.float32)
+    rows = Examples(x, label, none, none > 0, np.ones(40, np.float32))
+    stump = estimators.classifier(estimators.CLASSIFIERS["stump"], rows, 5, {}, 0)
+    probability = stump(rows)
+    np.testing.assert_array_equal(probability.argmax(1), label)
+    np.testing.assert_array_equal(probability[:, [0, 2, 4]], 0)
+
+
+def test_what_cannot_be_compared_is_refused(config, monkeypatch):
+    ask = functools.partial(baselines.compare, config, trials=1, seeds=1)
+    with pytest.raises(RunError, match=r"config.contenders is 'forest': expected one of cnn"):
+        ask(["forest"])
+    with pytest.raises(RunError, match=r"trials 1, seeds 0, share 0.2: expected 1 or more"):
+        ask(["mlp"], seeds=0)
+    missing = estimators.CLASSIFIERS["stump"]._replace(module="nowhere.trees")
+    with pytest.raises(RunError, match=r"needs nowhere, .* expected the extra 'baselines'"):
+        estimators.make(missing, {}, 0)
