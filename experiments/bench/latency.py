@@ -34,9 +34,11 @@ _SIZE = flags.DEFINE_integer("size", 1024, "Of the square products.", lower_boun
 
 FEATURES, CLASSES, SERVICES = 39, 10, 4
 
+DEFAULTS = {"width": 64, "depth": 2, "heads": 4, "mlp": 128, "embed_size": 8, "hidden": 128}
+
 SIZES: dict[str, dict[str, int]] = {
-    "hybrid": {"width": 64, "depth": 2, "heads": 4, "mlp": 128, "embed_size": 8, "hidden": 128},
-    "narrow": {"width": 32, "depth": 1, "heads": 2, "mlp": 64, "embed_size": 8, "hidden": 64},
+    "hybrid": DEFAULTS,
+    "narrow": DEFAULTS | {"width": 32, "depth": 1, "heads": 2, "mlp": 64},
     "small": {"width": 16, "depth": 1, "heads": 2, "mlp": 32, "embed_size": 4, "hidden": 32},
 }
 """Arguments of ``qoenet``; the first are its defaults."""
@@ -146,7 +148,8 @@ def throughput() -> dict[str, Any]:
                 "bench": "throughput", "net": name, "batch": batch, "flop_per_record": flops,
                 "records_per_s": n / best["net"], "records_per_s_with_features": n / best["whole"],
                 "median_records_per_s": n / float(np.median(seconds["net"])),
-                "gflops": n * flops / best["net"] / 1e9, "peak_gflops": peak_flops / best["peak"] / 1e9,
+                "gflops": n * flops / best["net"] / 1e9,
+                "peak_gflops": peak_flops / best["peak"] / 1e9,
                 "load": os.getloadavg()[0],
             }  # fmt: skip
             row["fraction"] = row["gflops"] / row["peak_gflops"]
