@@ -46,6 +46,8 @@ bench: .venv/.dev
 	$(BIN)/python -m experiments.bench.sweep
 	$(BIN)/python -m experiments.bench.simulator
 	$(BIN)/python -m experiments.bench.captures
+	$(BIN)/python -m experiments.bench.latency
+	$(BIN)/python -m experiments.bench.latency --mode=throughput
 	$(BIN)/python -m experiments.bench.log
 	$(BIN)/python -m experiments.bench.prepare --rows=1000000
 

@@ -26,7 +26,7 @@ from typing import Any
 from absl import flags
 
 from experiments import cli
-from experiments.bench import common
+from experiments.bench import common, products
 
 _CLIENTS = flags.DEFINE_list("clients", ["100"], "Clients of a round; all take part.")
 _CHUNKS = flags.DEFINE_list("chunks", [], "Clients at once, instead of the default of the device.")
@@ -36,42 +36,6 @@ _ROWS = flags.DEFINE_integer("rows", 640, "Rows of each client.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, and products, timed.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 1024, "Of the square products.", lower_bound=1)
 _PRODUCTS = flags.DEFINE_integer("products", 64, "Of a timed call, one after another.")
-
-
-def peak_call(size: int, products: int) -> tuple[Callable[[], None], float]:
-    """A call that keeps every device busy with products, and its floating-point operations."""
-    import jax
-    import jax.numpy as jnp
-
-    devices = jax.devices()
-
-    @jax.jit
-    def chain(a: Any, b: Any) -> Any:
-        return jax.lax.fori_loop(0, products, lambda _, x: jnp.matmul(x, b, precision="highest"), a)
-
-    # A rotation keeps its size however often it is applied.
-    a, b = jnp.ones((size, size)), jnp.roll(jnp.eye(size), 1, 0)
-    pairs = [jax.device_put((a, b), d) for d in devices]
-
-    def call() -> None:
-        jax.block_until_ready([chain(*pair) for pair in pairs])
-
-    return call, 2.0 * size**3 * products * len(devices)
-
-
-def matmul_flops(sizes: dict[str, Any], features: int, classes: int, batch: int) -> int:
-    """Operations of matrix products in a gradient step of the hybrid at T = 1, by hand."""
-    width, tokens, last = sizes["width"], features, sizes["embed_size"]
-    forward = features * 2 * sizes["frequencies"] * last
-    for channels in (width // 2, width):
-        tokens = -(-tokens // sizes["stride"])
-        forward += tokens * sizes["kernel"] * last * channels
-        last = channels
-    dense = tokens * width * (3 * width + width + 2 * sizes["mlp"])
-    attention = 2 * tokens * tokens * width
-    forward += sizes["depth"] * (dense + attention)
-    forward += tokens * width * sizes["hidden"] + sizes["hidden"] * (classes + 17)
-    return 3 * 2 * batch * forward
 
 
 def xla_flops(workload: Any) -> float:
@@ -136,10 +100,10 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
             "hybrid", clients, clients=clients, rows=_ROWS.value, steps=_STEPS.value
         )
     )  # fmt: skip
-    by_hand = matmul_flops(work.sizes, workloads.FEATURES, workloads.CLASSES, work.batch)
+    by_hand = products.matmul_flops(work.sizes, workloads.FEATURES, workloads.CLASSES, work.batch)
     by_xla = xla_flops(work)
     steps = clients * work.steps * seeds
-    peak, peak_flops = peak_call(_SIZE.value, _PRODUCTS.value)
+    peak, peak_flops = products.peak_call(_SIZE.value, _PRODUCTS.value)
     seconds = _turns({"peak": peak, "round": _round(work, chunk, seeds)})
     best = peak_flops / min(seconds["peak"])
     fastest, median = min(seconds["round"]), statistics.median(seconds["round"])

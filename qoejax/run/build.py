@@ -20,11 +20,11 @@ from qoejax.data.cohort import stage
 from qoejax.fed import engine, server, strict
 from qoejax.nets import NETS
 from qoejax.objectives import losses
-from qoejax.qoe import scales
 from qoejax.run import (
     algorithm,
     defence,
     exchange,
+    outputs,
     participate,
     parties,
     privacy,
@@ -193,25 +193,10 @@ def examples(spec: table.Spec, stats: preprocess.Stats, rows: table.Table) -> Ex
     return Examples(
         x=preprocess.apply(stats, rows.x),
         label=rows.label.astype(np.int32),
-        mos=np.pad(to_head(spec, rows.mos).astype(np.float32), none),
+        mos=np.pad(outputs.to_head(spec, rows.mos).astype(np.float32), none),
         mos_mask=np.pad(rows.mos_mask, none),
         weight=np.ones(len(rows.label), np.float32),
     )
-
-
-def to_head(spec: table.Spec, scores: np.ndarray) -> np.ndarray:
-    """Scores [N,Q] of each service's own scale, in the range of the head's bins."""
-    stretched = scales.LOW + (scales.HIGH - scales.LOW) * scores
-    return np.where(_machine(spec), stretched, scores)
-
-
-def from_head(spec: table.Spec, scores: np.ndarray) -> np.ndarray:
-    """Inverse of ``to_head``."""
-    return np.where(_machine(spec), (scores - scales.LOW) / (scales.HIGH - scales.LOW), scores)
-
-
-def _machine(spec: table.Spec) -> np.ndarray:
-    return np.array([s.scale == table.QOME for s in spec.services], bool)
 
 
 def mos_mean(rows: Examples) -> np.ndarray:

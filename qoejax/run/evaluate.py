@@ -4,16 +4,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from qoejax.data import load, table
 from qoejax.data import rated as ratings
 from qoejax.data.errors import DataError
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import build, model, tables
+from qoejax.run import build, model, outputs, tables
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -27,12 +25,6 @@ class Result(NamedTuple):
     mos_true: np.ndarray  # [N, Q], each service on its own scale
     mos_mask: np.ndarray  # [N, Q]
     mos_predicted: np.ndarray  # [N, Q]
-
-
-def probabilities(out: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities [N,C] and mean MOS [N,Q] of a network's outputs."""
-    probability = scipy.special.softmax(np.asarray(out["logits"]), axis=-1)
-    return probability, np.asarray(scales.mean(jnp.asarray(out["mos"])))
 
 
 def quick(
@@ -49,7 +41,7 @@ def quick(
 
 
 def _score(out: dict[str, Any], rows: Examples, spec: table.Spec) -> dict[str, float]:
-    probability, mos = probabilities(out)
+    probability, mos = outputs.probabilities(out)
     s = metrics.classification(probability, rows.label, benign=spec.label_names.index(spec.benign))
     several = len(spec.label_names) > 1
     scores = {k: s[k] for k in ("accuracy", "macro_f1")} if several else {}
@@ -171,7 +163,7 @@ def _classes(trained: model.Model, probability: np.ndarray, label: np.ndarray) -
 def _result(
     trained: model.Model, out: dict[str, Any], rows: Examples, half_width: np.ndarray | None
 ) -> Result:
-    probability, mos = probabilities(out)
+    probability, mos = outputs.probabilities(out)
     spec = trained.spec
     label = np.asarray(rows.label)
     summary: dict[str, Any] = {"rows": len(label), **_classes(trained, probability, label)}
@@ -179,7 +171,7 @@ def _result(
     services = len(spec.services)
     mask = np.asarray(rows.mos_mask)[:, :services]
     true, mean, mos = (
-        build.from_head(spec, np.asarray(scores)[..., :services])
+        outputs.from_head(spec, np.asarray(scores)[..., :services])
         for scores in (rows.mos, trained.mos_mean, mos)
     )
     for scale in (table.MOS, table.QOME):

@@ -4,55 +4,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from qoejax.data import table as tables
-from qoejax.qoe import decide, scales
-from qoejax.run import build, evaluate, files, model
+from qoejax.qoe import decide
+from qoejax.run import build, evaluate, files, model, outputs
 from qoejax.run.errors import RunError
 
-# G.107's best narrow-band connection: what a user loses at most when blocked unduly.
-NOMINAL_MOS = 4.41
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
 def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[str, np.ndarray]:
-    """Predictions for scaled rows x[N,T,F], one array a column.
-
-    Columns of scores (``mos_SERVICE``, ``qome_SERVICE``), with the 80 % interval, are there only
-    when training rows were rated on them; the action then weighs the worst MOS, else
-    ``NOMINAL_MOS``. Where the dataset has one class only, there is no class and no action.
-    """
+    """Predictions for scaled rows x[N,T,F], one array a column; see ``outputs.columns``."""
     out = trained.predictor()(trained.params, x)
-    probability, mos = evaluate.probabilities(out)
-    names = np.array(trained.spec.label_names)
-    best = probability.argmax(-1)
-    p_attack = 1 - probability[:, trained.spec.label_names.index(trained.spec.benign)]
-    table: dict[str, np.ndarray] = {}
-    if len(names) > 1:
-        table |= {
-            "class": names[best],
-            "probability": probability.max(-1).astype(np.float32),
-            "p_attack": p_attack.astype(np.float32),
-        }
-    bins = jnp.asarray(out["mos"])
-    low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
-    # A service that no training row rated has a head that has learned nothing.
-    services = {q: s for q, s in enumerate(trained.spec.services) if trained.mos_mean[q] > 0}
-    for name, scores in (("", mos), ("_low", low), ("_high", high)):
-        own = build.from_head(trained.spec, scores[:, : len(trained.spec.services)])
-        table |= {s.label + name: own[:, q].astype(np.float32) for q, s in services.items()}
-    if len(names) == 1:
-        return table
-    rated = [q for q, service in services.items() if service.scale == tables.MOS]
-    worst = mos[:, rated].min(-1) if rated else np.full(len(best), NOMINAL_MOS)
-    chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
-    table["action"] = np.array(decide.ACTIONS)[np.asarray(chosen)]
-    return table
+    return outputs.columns(trained.spec, trained.mos_mean, out, costs)
 
 
 def predict(

@@ -184,3 +184,19 @@ def test_scale():
     assert staged["home_ratio"] >= 1
     assert (small["time_ratio"], small["memory_ratio"]) == (1, 1)
     assert total["memory_ratio"] == large["memory_ratio"] < 1.1
+
+
+@pytest.mark.slow
+def test_latency():
+    row, total = lines("latency", "--calls=10")
+    us = row["microseconds"]
+    assert row["ratio"] == total["ratio"] > 0
+    assert row["ratio"] == pytest.approx(
+        us["joint"]["p99"] / (us["class_twin"]["p99"] + us["mos_twin"]["p99"])
+    )
+    many, total = lines(
+        "latency", "--mode=throughput", "--rows=64", "--batches=32", "--repeats=1", "--size=64",
+        "--nets=small",
+    )  # fmt: skip
+    assert total["records_per_s_and_fraction"]["small/32"][0] == many["records_per_s"] > 0
+    assert many["fraction"] == pytest.approx(many["gflops"] / many["peak_gflops"])

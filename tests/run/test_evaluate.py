@@ -11,7 +11,7 @@ import pytest
 from configs import base
 from qoejax.data import load, table
 from qoejax.qoe.decide import ACTIONS, Costs
-from qoejax.run import build, evaluate, model, predict
+from qoejax.run import evaluate, model, outputs, predict
 from qoejax.run.errors import RunError
 from qoejax.run.train import train
 
@@ -174,10 +174,10 @@ def test_scores_of_machines_are_judged_on_their_own_scale_and_over_persistence()
     spec = table.Spec("toy", (), ("calm",), services, {}, "calm", 1)
     rng = np.random.default_rng(0)
     true = np.stack([*rng.uniform(1, 5, (2, 50)), rng.uniform(0, 1, 50)], 1)
-    head = build.to_head(spec, true)
+    head = outputs.to_head(spec, true)
     assert head.min() >= 1
     np.testing.assert_allclose(head[:, 2], 1 + 4 * true[:, 2])
-    np.testing.assert_allclose(build.from_head(spec, head), true)
+    np.testing.assert_allclose(outputs.from_head(spec, head), true)
     assert table.persistence(spec) == (None, 0, None)
     assert [s.label for s in services] == ["mos_voice_0s", "mos_voice_3s", "qome_m_3s"]
     mask = np.ones((50, 3), bool)
