@@ -20,7 +20,7 @@ from qoejax.data import table
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import algorithm, build, estimators, evaluate, participate, tables
+from qoejax.run import algorithm, build, estimators, outputs, participate, tables
 from qoejax.run.choices import choose
 from qoejax.run.errors import RunError
 from qoejax.run.estimators import Draw, log_uniform, one_of
@@ -81,7 +81,7 @@ def _fit_net(
 
     def predict(rows: Examples) -> Said:
         out = jax.device_get(predictor(params, jnp.asarray(rows.x)))
-        probability, mos = evaluate.probabilities(out)
+        probability, mos = outputs.probabilities(out)
         return Said(probability if "class" in tasks else None, mos if "mos" in tasks else None)
 
     return predict
