@@ -5,8 +5,9 @@
 
 (the second on a GPU).
 
-Peak is the best of several ``--size``-cubed products, all devices at work at the same time; rounds
-and products take turns, since the machine is not ours alone. A client step's operations are counted
+Peak is the best of several calls of ``--products`` products of ``--size``-cubed, all devices at work
+at the same time. Rounds and products take turns, since the machine is not ours alone, and on CPU a
+call should last about as long as a round: cores run short bursts faster than they can go on. A client step's operations are counted
 twice: by XLA for the compiled gradient step of one client, and by hand, for matrix products only
 (two for each product of two numbers; the gradient costs twice the forward pass). ``fraction`` is
 by hand and of the fastest round, ``fraction_xla`` by XLA's count.
@@ -34,7 +35,7 @@ _STEPS = flags.DEFINE_integer("steps", 20, "Local steps of 32 rows.", lower_boun
 _ROWS = flags.DEFINE_integer("rows", 640, "Rows of each client.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds, and products, timed.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 1024, "Of the square products.", lower_bound=1)
-_PRODUCTS = flags.DEFINE_integer("products", 16, "Of a timed call, one after another.")
+_PRODUCTS = flags.DEFINE_integer("products", 64, "Of a timed call, one after another.")
 
 
 def peak_call(size: int, products: int) -> tuple[Callable[[], None], float]:

@@ -11,9 +11,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, UInt8
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu": nn.gelu}
+
+
+def _bytes(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt8[Array, "*shape"]:
+    """Random bytes, four of a word: ``jax.random.bits`` spends a whole Threefry block on each."""
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
 
 
 class Dropout(nn.Module):
@@ -31,7 +38,7 @@ class Dropout(nn.Module):
         dropped = round(self.rate * 256)
         if not train or dropped == 0:
             return x
-        byte = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint8)
+        byte = _bytes(self.make_rng("dropout"), x.shape)
         scale = jnp.asarray(256 / (256 - dropped), x.dtype)
         return jnp.where(byte >= dropped, x * scale, jnp.zeros_like(x))
 
