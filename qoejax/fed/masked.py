@@ -63,7 +63,7 @@ def encode(
     cohort: Cohort,
     deltas: Any,
     key: Key[Array, ""],
-    noise: Key[Array, ""] | None = None,
+    noise: Key[Array, ""],
 ) -> Encoded:
     """Every client's words; a malicious one changes its message before it is rounded and masked.
 
