@@ -68,15 +68,10 @@ def encode(
     """Every client's words; a malicious one changes its message before it is rounded and masked.
 
     ``noise`` is the round's key of a ``Grid``'s noise.
-
-    Raises:
-        ValueError: a ``Grid`` without ``noise``.
     """
     messages, attack_state = opened(algorithm, state, cohort, deltas, key)
     rows = rings.flatten(messages)
     if isinstance(ring, Grid):
-        if noise is None:
-            raise ValueError("a grid adds noise: expected its key")
         return Encoded(
             discrete.words(rows, cohort.client_id, noise, ring),
             jnp.ones(len(rows), bool),
