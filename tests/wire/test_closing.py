@@ -65,7 +65,7 @@ def test_every_byte_and_length_counts():
         ({"type": envelope.HELLO}, Code.FORMAT),
         ({"n_samples": 1}, Code.FORMAT),
     ],
-    ids=str,
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else str(value),
 )
 def test_each_header_field_is_bound_even_when_signed(changes, want):
     context = envelope.CONTEXTS.get(changes.get("type", envelope.CLOSE))
