@@ -183,7 +183,13 @@ def test_ciphertexts_vouch_for_the_key_of_their_sender():
     state, _, _ = encapsulate(name, {p: joined()[1][p] for p in ahead})
     assert state.refused == {}
     keys = {n: one.public for n, one in joined()[0].items()}
-    swapped = forms.directory(keys | {peer: kem.keygen()[0]})
+
+    def order(directory):
+        seed = forms.seed(plan.digest(FACTS), directory)
+        return graph.build(seed, directory.names, FACTS.degree)
+
+    made = (forms.directory(keys | {peer: kem.keygen()[0]}) for _ in range(200))
+    swapped = next(d for d in made if peer in graph.anticlockwise(order(d), name))
     refused(Code.SENDER, encapsulate, peer, None, swapped)  # so an honest sender never signs it
     state, _, _ = encapsulate(name, None, swapped)
     behind = graph.anticlockwise(state.graph, name)
