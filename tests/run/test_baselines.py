@@ -22,29 +22,40 @@ def problem(config):
     return baselines.Problem(config, data.spec, data.train), data.test
 
 
-def test_every_contender_is_judged_by_its_own_tasks(config, monkeypatch):
+@pytest.fixture
+def twin(monkeypatch):
+    """A contender for scores alone, and boosting of few trees."""
     twin = baselines._net("linear", tasks=("mos",))
     monkeypatch.setitem(baselines.CONTENDERS, "twin", twin)
     few = baselines.CONTENDERS["histogram_boosting"]._replace(space={"max_iter": lambda rng: 8})
     monkeypatch.setitem(baselines.CONTENDERS, "histogram_boosting", few)
-    names = ["linear", "twin", "random_forest", "histogram_boosting", "persistence"]
-    seen = []
-    rows = baselines.compare(config, names, trials=2, seeds=2, report=seen.append)
+
+
+def test_every_contender_is_judged_by_its_own_tasks(config, twin):
+    names, seen = ["linear", "twin", "persistence"], []
+    rows = baselines.compare(config, names, trials=1, seeds=2, report=seen.append)
     assert seen == rows
     by_name = {row["name"]: row for row in rows}
     assert list(by_name) == names
-    mean, half = by_name["random_forest"]["figures"]["accuracy"]
-    assert mean > 0.3
+    mean, half = by_name["linear"]["figures"]["accuracy"]
+    assert 0 < mean < 1
     assert half >= 0
     assert set(by_name["linear"]["figures"]) > set(by_name["twin"]["figures"])
     assert "macro_f1" not in by_name["twin"]["figures"]
-    assert "rmse/voice_3s" not in by_name["random_forest"]["figures"]
-    assert by_name["histogram_boosting"]["figures"]["r2/voice_0s"][0] > 0
     assert by_name["persistence"]["figures"]["skill/voice_3s"] == (0.0, 0.0)
     assert by_name["persistence"]["settings"] == {}
     page = baselines.markdown(rows, "title")
     assert page.count("\n") == 4 + len(rows)
     assert all(f"| {name} |" in page for name in names)
+
+
+@pytest.mark.slow
+def test_trees_learn(config, twin):
+    names = ["random_forest", "histogram_boosting"]
+    forest, boosting = baselines.compare(config, names, trials=2, seeds=2)
+    assert forest["figures"]["accuracy"][0] > 0.3
+    assert "rmse/voice_3s" not in forest["figures"]
+    assert boosting["figures"]["r2/voice_0s"][0] > 0
 
 
 def test_nets_learn_centrally(problem):

@@ -146,7 +146,7 @@ def test_masked_rounds_refuse_revoked_members(folder):
     session = Session(find(folder), rules, ring.fit(1.0, 1.0, 3), 4)
     _, told = session.tell(0, b"model", [0, 1, 2])
     words = {i: np.arange(4, dtype=np.uint32) + i for i in range(3)}
-    found = session.sums(told, words, {})
+    found = session.sums(session.begin(told, words, {}), words, {})
     assert found.counted == {0, 2}
     assert found.refused == {CLIENTS[1].id: "REVOKED"}
     np.testing.assert_array_equal(found.words[0], words[0] + words[2])

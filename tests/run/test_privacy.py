@@ -22,6 +22,7 @@ def private(data_dir, **sections):
     return tiny_config(data_dir, **({"privacy": EXAMPLE} | sections))
 
 
+@pytest.mark.slow
 def test_rows_show_the_price_and_a_spent_budget_ends_the_run(data_dir, tmp_path):
     """Refused past the budget, saved, resumed only under a larger one, to the same bits."""
     whole = train(private(data_dir), tmp_path / "whole")
