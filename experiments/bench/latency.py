@@ -141,7 +141,7 @@ def throughput() -> dict[str, Any]:
                 "whole": _many(lambda v, net=net: net(see(v)), x, batch),
                 "peak": peak,
             }
-            seconds = _turns(calls)
+            seconds = common.turns(calls, _REPEATS.value)
             best = {k: min(v) for k, v in seconds.items()}
             n = _ROWS.value * jax.device_count()
             row = {
@@ -171,18 +171,6 @@ def _many(f: Callable[[Any], Any], x: np.ndarray, batch: int) -> Callable[[], No
         jax.block_until_ready([run(part) for part in placed])
 
     return call
-
-
-def _turns(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_REPEATS.value):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def main() -> dict[str, Any]:

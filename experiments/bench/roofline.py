@@ -19,7 +19,6 @@ under ``vmap``. ``--seeds`` also runs that many models at once as one more axis 
 import functools
 import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,19 +49,6 @@ def xla_flops(workload: Any) -> float:
     lowered = step.lower(nets.tree(workload.params), batch, jax.random.key(0))
     analysis: Any = lowered.compile().cost_analysis()
     return analysis["flops"]
-
-
-def _turns(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of every call after a first one."""
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_REPEATS.value):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def _round(workload: Any, chunk: int, seeds: int) -> Callable[[], None]:
@@ -104,7 +90,7 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
     by_xla = xla_flops(work)
     steps = clients * work.steps * seeds
     peak, peak_flops = products.peak_call(_SIZE.value, _PRODUCTS.value)
-    seconds = _turns({"peak": peak, "round": _round(work, chunk, seeds)})
+    seconds = common.turns({"peak": peak, "round": _round(work, chunk, seeds)}, _REPEATS.value)
     best = peak_flops / min(seconds["peak"])
     fastest, median = min(seconds["round"]), statistics.median(seconds["round"])
     usual = peak_flops / statistics.median(seconds["peak"])

@@ -116,15 +116,13 @@ def _open_ledger(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> tr
 
 def _open_exchange(config: ml_collections.ConfigDict, who: Members, message: Any) -> Exchange:
     c = config.exchange
-    # The norm of a compressed message says nothing of the delta in it.
-    max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
     chosen = suites.suite(c.suite, c.unsafe)
     if chosen.status != "standard":
         LOG.warning("suite %#06x (%s) is %s: docs/wire.md", chosen.id, chosen.name, chosen.status)
     return Exchange(
         clients=len(who.clients), who=who, signer=c.signer, kem_provider=c.kem_provider,
         spec=wired.tree_spec(message), workers=c.workers, suite=c.suite,
-        session=c.session, confidential=c.confidential, unsafe=c.unsafe, max_norm=max_norm,
+        session=c.session, confidential=c.confidential, unsafe=c.unsafe, max_norm=_max_norm(config),
     )  # fmt: skip
 
 
@@ -167,7 +165,6 @@ def _open_remote(
     """Lets clients in, and waits until each has been there once."""
     c = config.exchange
     self_test(config)
-    max_norm = config.server.max_norm if config.compress.method == "none" else math.inf
     chosen, one = suites.suite(c.suite, c.unsafe), identity(config, workdir / "keys" / "server.key")
     agreed, roster = network.agreement(config), workdir / "roster.cbor"
     LOG.info("server %s waits for %d clients", one.id.hex(), clients)
@@ -175,7 +172,7 @@ def _open_remote(
     ids, registry = gate.everybody()
     host = Host(
         one, ids, registry, wired.tree_spec(message), chosen,
-        session=c.session, confidential=c.confidential, max_norm=max_norm, unsafe=c.unsafe,
+        session=c.session, confidential=c.confidential, max_norm=_max_norm(config), unsafe=c.unsafe,
         verifier=c.signer, kem_provider=suites.kem_provider(chosen, c.kem_provider),
     )  # fmt: skip
     return network.Remote(host, gate)
@@ -192,3 +189,8 @@ def _passphrase(c: ml_collections.ConfigDict) -> bytes | None:
             f"{PASSPHRASE} is not set: expected the passphrase of the key files"
         )
     return found.encode()
+
+
+def _max_norm(config: ml_collections.ConfigDict) -> float:
+    """The norm of a compressed message says nothing of the delta in it."""
+    return config.server.max_norm if config.compress.method == "none" else math.inf

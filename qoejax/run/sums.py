@@ -287,7 +287,7 @@ class Session:
         group: _Group,
         index: dict[bytes, int],
         leaves: dict[int, str],
-    ) -> local.Begun | EnvelopeError:
+    ) -> local.Begun:
         return local.begin(
             self.who.server,
             agreed,
