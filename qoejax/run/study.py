@@ -1,0 +1,90 @@
+"""What an experiment behind a claim is given, and what it answers.
+
+A study is ``run(context) -> Outcome``. It keeps each unit of work (one fit of one contender with
+one seed, say) by ``once``, so a run that stopped goes on where it was, and it scales that work by
+``context.scale``. Units of work name all that decides their result.
+"""
+
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from qoejax.run import files
+from qoejax.run.errors import RunError
+
+HOLDS, FAILS, UNTESTED = "holds", "fails", "not testable here"
+VERDICTS = (HOLDS, FAILS, UNTESTED)
+
+
+class Context(NamedTuple):
+    """What a study may use."""
+
+    data_dir: str  # prepared datasets; what is missing and can be simulated is prepared
+    folder: pathlib.Path  # the study's own; units of work are kept in it
+    seeds: int  # fits of each thing that is compared
+    scale: float  # 1 as published; below it, proportionally less work
+
+
+class Outcome(NamedTuple):
+    """What a study found."""
+
+    verdict: str  # of VERDICTS
+    reason: str  # one or two sentences with the figures that decide
+    rows: Sequence[Mapping[str, Any]]  # a table; its columns are the keys, in order
+    figures: Sequence[str] = ()  # PNG files in the study's folder
+
+
+def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """``compute()``, or what it returned when this ``work`` was done before.
+
+    Args:
+      folder: Holds one JSON file a unit of work.
+      work: What decides the result; JSON-able.
+      compute: Its answer is JSON-able.
+
+    Raises:
+      RunError: a kept file is not what this function writes.
+    """
+    text = files.dumps(work, sort=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", str(next(iter(work.values()), "work")))[:40]
+    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        kept = files.read_json(path, "a kept result of a study")
+        if not isinstance(kept, dict) or kept.keys() != {"work", "result"}:
+            raise RunError(f"{path}: expected the fields work and result; delete the file")
+        if files.dumps(kept["work"], sort=True) != text:
+            raise RunError(f"{path}: holds the result of other work; delete the file")
+        return kept["result"]
+    result = files.plain(compute())
+    files.write_json(path, {"work": work, "result": result})
+    return result
+
+
+def over_seeds(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % interval by Student's t of paired differences of a few seeds, at least two."""
+    values = np.asarray(differences, np.float64)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    mean = float(values.mean())
+    return mean, mean - float(half), mean + float(half)
+
+
+def over_blocks(
+    differences: Sequence[float] | np.ndarray, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean and 95 % percentile-bootstrap interval of paired differences of many units.
+
+    Units are what was drawn independently: episodes, clients, blocks of rows. For fewer than about
+    twenty the interval is too narrow; ``over_seeds`` is for those.
+    """
+    values = np.asarray(differences, np.float64)
+    if np.ptp(values) == 0:
+        return (float(values[0]),) * 3
+    found = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return float(values.mean()), float(found.low), float(found.high)
