@@ -20,8 +20,8 @@ class Aside(NamedTuple):
 
 
 def keep_back(
-    parts: Sequence[Int[np.ndarray, " n"]], share: float, together: int, seed: int
-) -> tuple[list[Int[np.ndarray, " n"]], list[Aside]]:
+    parts: Sequence[np.ndarray], share: float, together: int, seed: int
+) -> tuple[list[np.ndarray], list[Aside]]:
     """Each client's rows to train on, and those to calibrate with.
 
     A client's rows, in order, are cut into runs of ``together``, which stay whole: where

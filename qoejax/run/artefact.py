@@ -16,7 +16,8 @@ from jaxtyping import Float32
 
 from qoejax.data import candidates, table
 from qoejax.data.errors import DataError
-from qoejax.run import calibration, files
+from qoejax.run import calibration as calibrations
+from qoejax.run import files
 from qoejax.run.errors import RunError
 
 FORMAT = 1
@@ -41,7 +42,7 @@ class Artefact(NamedTuple):
     mos_mean: np.ndarray
     facts: dict[str, Any]
     program: jax.export.Exported
-    calibration: calibration.Calibration | None = None
+    calibration: calibrations.Calibration | None = None
 
 
 def load(folder: pathlib.Path) -> Artefact:
@@ -64,7 +65,7 @@ def load(folder: pathlib.Path) -> Artefact:
         seen = {_column_of(name, names) for name in facts["features"]}
         mos_mean, digest = np.asarray(facts["mos_mean"], float), facts["sha256"]
         platforms = facts["platforms"]
-        fitted = calibration.from_json(facts.get("calibration"))
+        fitted = calibrations.from_json(facts.get("calibration"))
     except (DataError, KeyError, ValueError, TypeError) as e:
         raise RunError(f"{folder / FACTS} cannot be read as an exported model: {e}") from e
     if hashlib.sha256(data).hexdigest() != digest:

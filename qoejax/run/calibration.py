@@ -108,7 +108,7 @@ def fit(
         temperature = calibration.fit(ask)
         scores = _scores(method, temperature, said["logits"])[1]
         own = (client.conformal for client in clients)
-        counts = sum(_by_class(scores[i], label[i]) for i in own)
+        counts = np.sum([_by_class(scores[i], label[i]) for i in own], axis=0)
         counts = counts if per_class else np.broadcast_to(counts.sum(0), counts.shape)
         found = [conformal.quantile_of_counts(c, CLASS_EDGES, alpha) for c in counts]
         thresholds = tuple(min(q, conformal.CAP) for q in found)
@@ -141,7 +141,7 @@ def _margins(
     out: list[float | None] = []
     for q in range(rated.shape[1]):
         own = (client.conformal[rated[client.conformal, q]] for client in clients)
-        counts = sum(conformal.histogram(scores[i, q], MOS_EDGES) for i in own)
+        counts = np.sum([conformal.histogram(scores[i, q], MOS_EDGES) for i in own], axis=0)
         found = conformal.quantile_of_counts(counts, MOS_EDGES, alpha)
         out.append(min(found, WIDEST) if counts.sum() else None)
     return tuple(out)

@@ -14,7 +14,8 @@ import numpy as np
 from qoejax import trees
 from qoejax.data import preprocess, table
 from qoejax.fed.evaluate import make_evaluator
-from qoejax.run import build, calibration, files
+from qoejax.run import build, files
+from qoejax.run import calibration as calibrations
 from qoejax.run.errors import RunError
 
 FORMAT = 1
@@ -34,7 +35,7 @@ class Model(NamedTuple):
     mos_mean: np.ndarray  # [Q], of the training rows: the constant to beat
     params: Any
     stacked: bool
-    calibration: calibration.Calibration | None = None
+    calibration: calibrations.Calibration | None = None
 
     def predictor(self) -> Callable[[Any, Any], dict[str, Any]]:
         """``(params, x[N,T,F]) -> {"logits": [N,C], "mos": [N,Q,M]}``, compiled on first use."""
@@ -94,7 +95,7 @@ def load(workdir: pathlib.Path) -> Model:
             np.asarray(meta["mos_mean"], float),
             None,
             meta["stacked"],
-            calibration.from_json(meta.get("calibration")),
+            calibrations.from_json(meta.get("calibration")),
         )
         params = _load_params(folder / "params.npz", model)
     except RunError:
