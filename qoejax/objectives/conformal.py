@@ -146,8 +146,8 @@ def sets(
 
 
 def cqr(
-    low: Float[np.ndarray, " N"], high: Float[np.ndarray, " N"], target: Float[np.ndarray, " N"]
-) -> Float[np.ndarray, " N"]:
+    low: Float[np.ndarray, "*N"], high: Float[np.ndarray, "*N"], target: Float[np.ndarray, "*N"]
+) -> Float[np.ndarray, "*N"]:
     """How far a target is outside of its predicted quantiles; below 0 inside.
 
     The interval that covers is ``[low - q, high + q]`` with q the ``quantile`` of these.

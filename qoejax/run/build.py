@@ -140,9 +140,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     algorithm.check(config)
     participate.check(config)
     defence.check(config)
+    calibration.check(config)
     privacy.check(config)
     exchange.check(config)
-    calibration.check(config)
 
 
 def data(config: ml_collections.ConfigDict) -> Data:

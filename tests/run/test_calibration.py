@@ -51,7 +51,7 @@ def test_nothing_changes_unless_it_is_asked_for(data_dir):
     assert plain.asides == []
     assert plain.count.sum() == len(data.train.label)
     untouched = model.Model(data.spec, data.stats, {}, np.ones(9), np.zeros(20), None, False)
-    assert calibrate.of_run(untouched, plain, data, None) is untouched
+    assert calibrate.of_run(untouched, plain, data, print) is untouched
     kept = build.population(tiny_config(data_dir, calibration=KEPT), data)
     assert kept.count.sum() + sum(len(r) for own in kept.asides for r in own) == plain.count.sum()
     for own, part, whole in zip(kept.asides, kept.parts, plain.parts, strict=True):
@@ -92,7 +92,6 @@ def test_figures_are_those_of_a_loop_over_rows(run, said):
     p = scipy.special.softmax(out["logits"] / np.float32(fitted.temperature), 1)
     nll = -np.mean(np.log(p[np.arange(len(p)), rows.label]))
     assert found["nll"]["after"] == pytest.approx(nll, rel=1e-4)
-    assert (inside.argmax(1) == p.argmax(1)).sum() <= len(p)
     assert inside[np.arange(len(p)), p.argmax(1)].all()
 
 
