@@ -14,6 +14,7 @@ A key that is not here is refused before anything compiles. Sections:
     privacy     noise and budget of differential privacy (docs/privacy.md)
     compress    how updates are made smaller (docs/compression.md)
     exchange    what travels: nothing, sealed and signed envelopes, or masked sums
+    calibration what clients keep back from training, to say how sure a model may be
     perf        speed and memory only (rounding apart: see docs/sharp_edges.md)
     evaluation  how often, and in what batches
     checkpoint  how often, and how many are kept
@@ -81,6 +82,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "rounds_per_dispatch": 10,  # 0 lets it be measured
             "tune_seconds": 60.0,  # of measurements; their answer is cached
             "state_memory_mb": 4096,  # most memory for the states of all clients
+        }
+    )
+    c.calibration = ml_collections.ConfigDict(
+        {
+            "share": 0.0,  # of each client's rows, kept back (docs/uncertainty.md); 0: nothing is
+            "alpha": 0.1,  # share of sets and intervals that may miss the truth
+            "method": "aps",  # or "lac", "aps_whole"
+            "per_class": False,  # a threshold for each class, so that each is covered
+            "together": 1,  # consecutive rows that are kept back as one, as those of an episode
         }
     )
     c.evaluation = ml_collections.ConfigDict({"every": 10, "batch": 256})

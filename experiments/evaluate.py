@@ -35,7 +35,7 @@ def main() -> dict[str, Any]:
     if _INPUT.value is None:
         name = _DATASET.value or trained.spec.dataset
         if name == trained.spec.dataset:
-            result = evaluate.evaluate_model(trained, *evaluate.split_rows(trained))
+            result = evaluate.on_test_split(trained)
         else:
             result = evaluate.evaluate_model(
                 trained, evaluate.other_rows(trained, name, _DATA_DIR.value)

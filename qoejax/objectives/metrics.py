@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from jaxtyping import Array, Float, Int
 
 from qoejax.qoe import p1401, scales
@@ -121,6 +122,18 @@ def average_precision(score: Float[np.ndarray, " N"], positive: np.ndarray) -> f
     hits, false = _ranked(score, positive)
     gained = np.diff(hits, prepend=0.0)
     return float(np.sum(gained * hits / (hits + false)) / hits[-1])
+
+
+def auroc(score: Float[np.ndarray, " N"], positive: np.ndarray) -> float | None:
+    """Chance that a positive row's score is above a negative one's, ties half (Mann-Whitney).
+
+    None unless there are positives and negatives.
+    """
+    count = int(np.count_nonzero(positive))
+    if count in (0, len(positive)):
+        return None
+    ranks = scipy.stats.rankdata(score)[positive].sum() - count * (count + 1) / 2
+    return float(ranks / (count * (len(positive) - count)))
 
 
 def rates_at_recall(

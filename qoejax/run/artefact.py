@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from qoejax.data import candidates, table
 from qoejax.data.errors import DataError
+from qoejax.run import calibration as calibrations
 from qoejax.run import files
 from qoejax.run.errors import RunError
 
@@ -32,7 +33,8 @@ class Artefact(NamedTuple):
     """An exported model.
 
     ``program`` is what was exported; ``seen`` are the columns that its features look at, by number;
-    ``mos_mean`` [Q] is above 0 for services that training rows were rated on.
+    ``mos_mean`` [Q] is above 0 for services that training rows were rated on; ``calibration`` is
+    what ``outputs.columns`` makes class sets and intervals of, where the model has one.
     """
 
     spec: table.Spec
@@ -40,6 +42,7 @@ class Artefact(NamedTuple):
     mos_mean: np.ndarray
     facts: dict[str, Any]
     program: jax.export.Exported
+    calibration: calibrations.Calibration | None = None
 
 
 def load(folder: pathlib.Path) -> Artefact:
@@ -62,6 +65,7 @@ def load(folder: pathlib.Path) -> Artefact:
         seen = {_column_of(name, names) for name in facts["features"]}
         mos_mean, digest = np.asarray(facts["mos_mean"], float), facts["sha256"]
         platforms = facts["platforms"]
+        fitted = calibrations.from_json(facts.get("calibration"))
     except (DataError, KeyError, ValueError, TypeError) as e:
         raise RunError(f"{folder / FACTS} cannot be read as an exported model: {e}") from e
     if hashlib.sha256(data).hexdigest() != digest:
@@ -73,7 +77,7 @@ def load(folder: pathlib.Path) -> Artefact:
             f"--platforms={here}"
         )
     program = jax.export.deserialize(bytearray(data))
-    return Artefact(spec, tuple(sorted(seen)), mos_mean, facts, program)
+    return Artefact(spec, tuple(sorted(seen)), mos_mean, facts, program, fitted)
 
 
 def _column_of(feature: str, names: list[str]) -> int:

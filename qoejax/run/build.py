@@ -15,13 +15,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from qoejax.data import partition, preprocess, rated, table
+from qoejax.data import aside, partition, preprocess, rated, table
 from qoejax.data.cohort import stage
 from qoejax.fed import engine, server, strict
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.run import (
     algorithm,
+    calibration,
     defence,
     exchange,
     outputs,
@@ -58,12 +59,16 @@ class Data(NamedTuple):
 
 
 class Population(NamedTuple):
-    """Training rows ordered by client; client ``i`` holds ``count[i]`` rows from ``offset[i]``."""
+    """Training rows ordered by client; client ``i`` holds ``count[i]`` rows from ``offset[i]``.
+
+    ``parts`` are each client's rows among all training rows, ``asides`` those that it keeps back.
+    """
 
     examples: Examples
     offset: np.ndarray
     count: np.ndarray
     parts: list[np.ndarray]
+    asides: list[aside.Aside] = []  # noqa: RUF012 - a NamedTuple's default, never changed
 
 
 def plain_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -135,6 +140,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     algorithm.check(config)
     participate.check(config)
     defence.check(config)
+    calibration.check(config)
     privacy.check(config)
     exchange.check(config)
 
@@ -219,11 +225,22 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             clients=c.count, seed=tables.seed(config), alpha=c.alpha, min_size=c.min_size,
             per_client=c.per_client,
         )  # fmt: skip
+    parts, asides = _keep_back(config, parts)
     staged, offset, count = stage(rows.train, parts)
     if enemy := defence.adversary(config, len(count)):
         mine = np.repeat(enemy.malicious, count)
         staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
-    return Population(staged, offset, count, parts)
+    return Population(staged, offset, count, parts, asides)
+
+
+def _keep_back(
+    config: ml_collections.ConfigDict, parts: list[np.ndarray]
+) -> tuple[list[np.ndarray], list[aside.Aside]]:
+    """Rows to train on and rows to calibrate with."""
+    c = config.calibration
+    if not c.share:
+        return parts, []
+    return aside.keep_back(parts, c.share, c.together, tables.seed(config))
 
 
 def owners(population: Population, rows: Data) -> np.ndarray:

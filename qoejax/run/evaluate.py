@@ -11,7 +11,7 @@ from qoejax.data import rated as ratings
 from qoejax.data.errors import DataError
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import build, model, outputs, tables
+from qoejax.run import build, calibration, coverage, model, outputs, tables
 from qoejax.run.errors import RunError
 from qoejax.types import Examples
 
@@ -64,15 +64,17 @@ def evaluate_model(
     rows: Examples,
     half_width: np.ndarray | None = None,
     predict: Any = None,
+    owner: np.ndarray | None = None,
 ) -> Result:
     """All metrics of DESIGN's ``evaluate`` on rows that are already scaled.
 
     ``half_width`` [N] is of the scores' 95 % intervals, where the data has them. A stacked
     (local-only) model is scored client by client: the summary holds the mean over clients, and the
     spread under ``clients``; arrays are those of the median client. ``predict`` is a predictor of
-    such a model that is compiled already.
+    such a model that is compiled already; ``owner`` [N] is the client of each row, -1 for none, by
+    which the coverage of a calibrated model is shown.
     """
-    return _judge(trained, _outputs(trained, rows, predict), rows, half_width)
+    return _judge(trained, _outputs(trained, rows, predict), rows, half_width, owner)
 
 
 def _outputs(trained: model.Model, rows: Examples, predict: Any = None) -> list[dict[str, Any]]:
@@ -87,8 +89,9 @@ def _judge(
     outputs: list[dict[str, Any]],
     rows: Examples,
     half_width: np.ndarray | None = None,
+    owner: np.ndarray | None = None,
 ) -> Result:
-    results = [_result(trained, out, rows, half_width) for out in outputs]
+    results = [_result(trained, out, rows, half_width, owner) for out in outputs]
     if not trained.stacked:
         return results[0]
     figure, values = _spread(results, trained.spec)
@@ -161,13 +164,19 @@ def _classes(trained: model.Model, probability: np.ndarray, label: np.ndarray) -
 
 
 def _result(
-    trained: model.Model, out: dict[str, Any], rows: Examples, half_width: np.ndarray | None
+    trained: model.Model,
+    out: dict[str, Any],
+    rows: Examples,
+    half_width: np.ndarray | None,
+    owner: np.ndarray | None = None,
 ) -> Result:
     probability, mos = outputs.probabilities(out)
     spec = trained.spec
     label = np.asarray(rows.label)
     summary: dict[str, Any] = {"rows": len(label), **_classes(trained, probability, label)}
     summary["unseen"] = _unseen(trained, probability, label) or None
+    fitted = trained.calibration
+    summary["uncertainty"] = fitted and coverage.judge(fitted, spec, out, rows, owner)
     services = len(spec.services)
     mask = np.asarray(rows.mos_mask)[:, :services]
     true, mean, mos = (
@@ -238,6 +247,15 @@ def split_rows(trained: model.Model) -> tuple[Examples, np.ndarray | None]:
     rows = tables.held_out(build.from_plain(trained.config))
     width = ratings.half_width(trained.spec, rows)
     return build.examples(trained.spec, trained.stats, rows), width
+
+
+def on_test_split(trained: model.Model) -> Result:
+    """All metrics on the test split of the model's own dataset."""
+    rows = tables.held_out(build.from_plain(trained.config))
+    fitted, width = trained.calibration, ratings.half_width(trained.spec, rows)
+    owner = None if fitted is None else calibration.owner(fitted, rows.group)
+    examples = build.examples(trained.spec, trained.stats, rows)
+    return evaluate_model(trained, examples, width, owner=owner)
 
 
 def other_rows(trained: model.Model, dataset: str, data_dir: str = "") -> Examples:

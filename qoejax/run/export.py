@@ -116,6 +116,7 @@ def write(
         "calling_convention": exported.calling_convention_version,
         "features": list(trained.stats.names),
         "mos_mean": trained.mos_mean,
+        "calibration": trained.calibration and trained.calibration._asdict(),
         "versions": manifest.environment()["packages"],
     }
     files.writable_folder(folder, "artefact")

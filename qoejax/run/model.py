@@ -15,6 +15,7 @@ from qoejax import trees
 from qoejax.data import preprocess, table
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.run import build, files
+from qoejax.run import calibration as calibrations
 from qoejax.run.errors import RunError
 
 FORMAT = 1
@@ -34,6 +35,7 @@ class Model(NamedTuple):
     mos_mean: np.ndarray  # [Q], of the training rows: the constant to beat
     params: Any
     stacked: bool
+    calibration: calibrations.Calibration | None = None
 
     def predictor(self) -> Callable[[Any, Any], dict[str, Any]]:
         """``(params, x[N,T,F]) -> {"logits": [N,C], "mos": [N,Q,M]}``, compiled on first use."""
@@ -60,6 +62,7 @@ def save(folder: pathlib.Path, model: Model) -> None:
             "label_counts": model.label_counts,
             "mos_mean": model.mos_mean,
             "config": model.config,
+            "calibration": model.calibration and model.calibration._asdict(),
             "params_sha256": trees.sha256(model.params),
         },
     )
@@ -92,6 +95,7 @@ def load(workdir: pathlib.Path) -> Model:
             np.asarray(meta["mos_mean"], float),
             None,
             meta["stacked"],
+            calibrations.from_json(meta.get("calibration")),
         )
         params = _load_params(folder / "params.npz", model)
     except RunError:

@@ -87,6 +87,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     wants = [
         ("exchange.mode", config.exchange.mode == "pqc", "'pqc'"),
         ("perf.client_axis", config.perf.client_axis != "auto", "a mode that all ends share"),
+        ("calibration.share", not config.calibration.share, "0.0: its sums do not travel yet"),
         ("perf.placement", config.perf.placement == "copies", "'copies'"),
     ]
     for key, good, expected in wants:

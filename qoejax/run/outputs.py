@@ -11,6 +11,7 @@ import scipy.special
 
 from qoejax.data import table as tables
 from qoejax.qoe import decide, scales
+from qoejax.run import calibration
 
 # G.107's best narrow-band connection: what a user loses at most when blocked unduly.
 NOMINAL_MOS = 4.41
@@ -38,16 +39,24 @@ def _machine(spec: tables.Spec) -> np.ndarray:
 
 
 def columns(
-    spec: tables.Spec, mos_mean: np.ndarray, out: dict[str, Any], costs: decide.Costs
+    spec: tables.Spec,
+    mos_mean: np.ndarray,
+    out: dict[str, Any],
+    costs: decide.Costs,
+    fitted: calibration.Calibration | None = None,
 ) -> dict[str, np.ndarray]:
     """Verdicts of the outputs ``{"logits": [N,C], "mos": [N,Q,M]}``, one array a column.
 
     Columns of scores (``mos_SERVICE``, ``qome_SERVICE``), with the 80 % interval, are there only
     when training rows were rated on them (``mos_mean`` [Q] above 0); the action then weighs the
     worst MOS, else ``NOMINAL_MOS``. Where the dataset has one class only, there is no class and no
-    action.
+    action. With ``fitted``, probabilities are at its temperature, ``class_set`` has the classes of
+    the conformal set, most probable first, joined by ``|``, and intervals are those that hold the
+    score of a share ``1 - alpha`` of the rows.
     """
     probability, mos = probabilities(out)
+    if fitted is not None:
+        probability = calibration.probabilities(fitted, out["logits"])
     names = np.array(spec.label_names)
     best = probability.argmax(-1)
     p_attack = 1 - probability[:, spec.label_names.index(spec.benign)]
@@ -58,8 +67,11 @@ def columns(
             "probability": probability.max(-1).astype(np.float32),
             "p_attack": p_attack.astype(np.float32),
         }
-    bins = jnp.asarray(out["mos"])
-    low, high = (np.asarray(scales.quantile(bins, level)) for level in (0.1, 0.9))
+    if fitted is not None and fitted.thresholds:
+        table["class_set"] = _joined(
+            calibration.class_sets(fitted, out["logits"]), probability, names
+        )
+    low, high = _interval(out["mos"], fitted)
     # A service that no training row rated has a head that has learned nothing.
     services = {q: s for q, s in enumerate(spec.services) if mos_mean[q] > 0}
     for name, scores in (("", mos), ("_low", low), ("_high", high)):
@@ -72,3 +84,17 @@ def columns(
     chosen = decide.action(jnp.asarray(p_attack), jnp.asarray(worst, jnp.float32), costs)
     table["action"] = np.array(decide.ACTIONS)[np.asarray(chosen)]
     return table
+
+
+def _interval(mos: Any, fitted: calibration.Calibration | None) -> tuple[np.ndarray, np.ndarray]:
+    """Ends [N,Q] of the scores' intervals, in the head's range."""
+    if fitted is not None:
+        return calibration.intervals(fitted, mos)
+    low, high = (np.asarray(scales.quantile(jnp.asarray(mos), level)) for level in (0.1, 0.9))
+    return low, high
+
+
+def _joined(inside: np.ndarray, probability: np.ndarray, names: np.ndarray) -> np.ndarray:
+    order = np.argsort(-probability, axis=1, kind="stable")
+    pairs = zip(order, inside, strict=True)
+    return np.array(["|".join(names[[c for c in row if keep[c]]]) for row, keep in pairs])

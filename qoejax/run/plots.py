@@ -277,6 +277,39 @@ def worst_cases(grid: dict[str, Any], band: float = 0.03) -> Figure:
     return figure
 
 
+def coverage(found: dict[str, Any], promised: float) -> Figure:
+    """Coverage of each client's rows, and accuracy against confidence before and after scaling.
+
+    ``found`` are figures of ``coverage.judge`` and "curves": lists of confidence, accuracy, rows.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.0, 3.8), dpi=120, layout="constrained", width_ratios=(3, 2)
+    )
+    series = {"classes": found["sets"], **(found["intervals"] or {})}
+    for i, (name, one) in enumerate(series.items()):
+        each = sorted(c["coverage"] for c in one["clients"] or [one] if c is not None)
+        style = {"color": BLUE, "lw": 2, "zorder": 3} if i == 0 else {"color": GREY, "lw": 0.8}
+        label = name if i == 0 else "a service's interval" if i == 1 else None
+        left.plot(range(1, len(each) + 1), each, marker="o", ms=3, label=label, **style)
+    left.axhline(promised, color=RED, lw=1, ls="--", label="promised over all rows")
+    left.set(xlabel="clients, from the least covered", ylabel="share of rows whose truth is held")
+    left.set_ylim(top=1.005)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    right.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+    for when, colour, curve in zip(
+        ("before", "after"), (ORANGE, BLUE), found["curves"], strict=True
+    ):
+        confidence, accuracy, _ = zip(*curve, strict=True)
+        text = f"{when}: ECE {found['ece'][when]:.3f}"
+        right.plot(confidence, accuracy, marker="o", ms=4, color=colour, label=text)
+    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    right.legend(frameon=False, fontsize=8, loc="upper left")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def sweep(curves: dict[str, tuple[str, list[int], np.ndarray, np.ndarray | None]]) -> Figure:
     """A score on the test split by round, for each setting: mean over seeds and 95 % interval.
 

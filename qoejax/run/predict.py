@@ -19,7 +19,7 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet")
 def columns(trained: model.Model, x: np.ndarray, costs: decide.Costs) -> dict[str, np.ndarray]:
     """Predictions for scaled rows x[N,T,F], one array a column; see ``outputs.columns``."""
     out = trained.predictor()(trained.params, x)
-    return outputs.columns(trained.spec, trained.mos_mean, out, costs)
+    return outputs.columns(trained.spec, trained.mos_mean, out, costs, trained.calibration)
 
 
 def predict(

@@ -20,7 +20,17 @@ import ml_collections
 
 from qoejax import trees
 from qoejax.fed.sweep import Sweep, make_sweep
-from qoejax.run import algorithm, build, evaluate, files, manifest, rounds, sweep_report, tables
+from qoejax.run import (
+    algorithm,
+    build,
+    calibrate,
+    evaluate,
+    files,
+    manifest,
+    rounds,
+    sweep_report,
+    tables,
+)
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.errors import RunError
 from qoejax.run.model import Model
@@ -271,6 +281,7 @@ def _save(run: Run, config: ml_collections.ConfigDict, state: Any, where: pathli
         run.data.spec, run.data.stats, build.plain_config(config), run.label_counts,
         build.mos_mean(run.data.train), models(run, state), run.engine.models is not None,
     )  # fmt: skip
+    trained = calibrate.of_run(trained, run.population, run.data, run.predict)
     save_model(where / "model", trained)
     result = evaluate.evaluate_model(trained, run.data.test, run.data.half_width, run.predict)
     files.write_json(where / "evaluation.json", result.summary)

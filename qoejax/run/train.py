@@ -21,6 +21,7 @@ from qoejax.fed.judge import by_experience
 from qoejax.run import (
     algorithm,
     build,
+    calibrate,
     distributed,
     evaluate,
     exchange,
@@ -87,6 +88,7 @@ def prepare(
     config, tuned = tune.resolve(config, _trial(config, data, population, objective), tuned, retune)
     make_engine, fleet, _ = engines(config, data, population, objective)
     engine = make_engine(None)
+    calibrate.check_engine(config, engine)
     predict = make_evaluator(objective.predict, config.evaluation.batch)
     staged = engine.place(population.examples)
     key = jax.random.key(config.seed)
@@ -377,11 +379,13 @@ def _conclude(
         run.data.spec, run.data.stats, build.plain_config(run.config), run.label_counts,
         build.mos_mean(run.data.train), params, run.engine.models is not None,
     )  # fmt: skip
+    model = calibrate.of_run(model, run.population, run.data, run.predict)
     save_model(run.workdir / "model", model)
-    result = evaluate.evaluate_model(model, run.data.test, run.data.half_width)
+    natural = run.config.clients.partition == "natural"
+    owner = build.owners(run.population, run.data) if natural else None
+    result = evaluate.evaluate_model(model, run.data.test, run.data.half_width, owner=owner)
     summary = result.summary
-    if run.config.clients.partition == "natural":
-        owner = build.owners(run.population, run.data)
+    if owner is not None:
         summary = summary | {"own_rows": evaluate.own_rows(model, run.data.test, owner)}
     files.write_json(run.workdir / "evaluation.json", summary)
     record |= {"finished": manifest.now(), "params_sha256": trees.sha256(params)}
