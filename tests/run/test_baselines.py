@@ -93,7 +93,8 @@ def test_narrow_nets_have_about_half_the_parameters(problem):
         config = build.from_plain(build.plain_config(task.config))
         config.model = {"net": "qoenet", **own}
         objective = build.objective(config, task.spec, np.ones(len(task.spec.label_names)))
-        shapes = jax.eval_shape(lambda key: objective.init(key, jnp.asarray(task.rows.x[:1])), jax.random.key(0))
+        x, key = jnp.asarray(task.rows.x[:1]), jax.random.key(0)
+        shapes = jax.eval_shape(lambda key: objective.init(key, x), key)
         return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
     for own in ({}, {"width": 128, "heads": 8}):
