@@ -10,7 +10,6 @@ the cohort, which it works off in chunks of ``chunk`` clients:
             each, or ``chunk`` at a time
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -263,9 +262,14 @@ def _one_memory(sharding: NamedSharding) -> bool:
 
 def _laid(tree: Any, sharding: NamedSharding | None) -> Any:
     """``tree`` in that layout; across processes each hands over what its own devices hold."""
+    leaves, structure = jax.tree.flatten(tree)
+    # device_put of what is there already takes a millisecond for a small model, each round.
+    if all(isinstance(leaf, jax.Array) and leaf.sharding == sharding for leaf in leaves):
+        return tree
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
-    return jax.tree.map(functools.partial(_across, sharding), tree)
+    laid = [_across(sharding, leaf) for leaf in leaves]
+    return jax.tree.unflatten(structure, laid)
 
 
 def _across(sharding: NamedSharding, leaf: Any) -> jax.Array:

@@ -48,6 +48,7 @@ class Engine(NamedTuple):
       init: ``(params) -> state`` before round 0.
       place: ``(examples) -> examples`` on the engine's devices; do this once with the staged rows,
         and leave NumPy leaves alone afterwards: CPU devices may read them where they are.
+      put: ``(key) -> key`` on all devices; as it is it works too, but is laid out anew each block.
       cohort_for: ``(round, key) -> cohort`` of K clients; padding has client id -1.
       slices: ``(cohort) -> [cohort, ...]`` in order, of equal length; one with homes.
       local: ``(state, examples, slice, key) -> Local``, leaves [k, *].
@@ -72,6 +73,7 @@ class Engine(NamedTuple):
 
     init: Callable[[Params], ServerState]
     place: Callable[[Any], Any]
+    put: Callable[[Any], Any]
     cohort_for: Callable[..., Cohort]
     slices: Callable[[Cohort], list[Cohort]]
     local: Callable[..., Local]
@@ -164,6 +166,7 @@ def make_engine(
     return Engine(
         init=lambda params: axis.put_state(init_state(algorithm, params, states, history)),
         place=axis.place,
+        put=axis.put,
         cohort_for=jax.jit(cohort_for),
         slices=lambda cohort: cut(jax.device_get(cohort), piece),
         local=local,

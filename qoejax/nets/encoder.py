@@ -4,43 +4,62 @@ Statistics of LayerNorm and softmax are float32 whatever the blocks compute in.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, UInt8
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu": nn.gelu}
 
 
-def _bytes(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt8[Array, "*shape"]:
-    """Random bytes, four of a word: ``jax.random.bits`` spends a whole Threefry block on each."""
-    size = math.prod(shape)
-    words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
-    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
+Noise = UInt8[Array, "..."] | None
+"""Random bytes in the shape of what they drop from; None drops nothing."""
 
 
-class Dropout(nn.Module):
+def draw_noise(
+    module: nn.Module, rate: float, train: bool, shapes: Sequence[tuple[int, ...]]
+) -> list[Noise]:
+    """What ``drop`` needs at several places of a net, of one draw of the stream ``"dropout"``.
+
+    On CPU a draw costs more than its bytes: deriving its key and starting its loop. Four bytes are
+    cut from a word, since ``jax.random.bits`` spends a whole Threefry block on each byte.
+    """
+    if not train or round(rate * 256) == 0:
+        return [None] * len(shapes)
+    sizes = [math.prod(shape) for shape in shapes]
+    words = jax.random.bits(module.make_rng("dropout"), (-(-sum(sizes) // 4),), jnp.uint32)
+    flat = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
+    starts = [0, *itertools.accumulate(sizes)]
+    return [flat[i : i + n].reshape(s) for i, n, s in zip(starts, sizes, shapes, strict=False)]
+
+
+def drop(x: Float[Array, "*shape"], noise: Noise, rate: float) -> Float[Array, "*shape"]:
     """Dropout decided by one random byte an element.
 
     The rate is rounded to a multiple of 1/256 and kept values are scaled by the rounded rate, so
     the mean is kept exactly.
     """
+    if noise is None:
+        return x
+    dropped = round(rate * 256)
+    scale = jnp.asarray(256 / (256 - dropped), x.dtype)
+    return jnp.where(noise >= dropped, x * scale, jnp.zeros_like(x))
+
+
+class Dropout(nn.Module):
+    """``drop`` with a draw of its own."""
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], train: bool) -> Float[Array, "*shape"]:
         """Drops elements when training, at the cost of the stream ``"dropout"``."""
-        dropped = round(self.rate * 256)
-        if not train or dropped == 0:
-            return x
-        byte = _bytes(self.make_rng("dropout"), x.shape)
-        scale = jnp.asarray(256 / (256 - dropped), x.dtype)
-        return jnp.where(byte >= dropped, x * scale, jnp.zeros_like(x))
+        return drop(x, draw_noise(self, self.rate, train, [x.shape])[0], self.rate)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -147,13 +166,15 @@ class Block(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch N D"], train: bool) -> Float[Array, "*batch N D"]:
-        """Runs the block; ``train`` turns dropout on."""
+    def __call__(
+        self, x: Float[Array, "*batch N D"], noise: Sequence[Noise] = (None, None)
+    ) -> Float[Array, "*batch N D"]:
+        """Runs the block; ``noise`` is for what each half adds, of the shape of ``x``."""
         width, act = x.shape[-1], ACTIVATIONS[self.activation]
         h = LayerNorm(dtype=self.dtype, name="norm_attention")(x)
         h = Attention(self.heads, self.causal, self.dtype, name="attention")(h)
-        x = x + Dropout(self.dropout, name="drop_attention")(h, train)
+        x = x + drop(h, noise[0], self.dropout)
         h = LayerNorm(dtype=self.dtype, name="norm_mlp")(x)
         h = act(nn.Dense(self.mlp, dtype=self.dtype, name="up")(h))
         h = nn.Dense(width, dtype=self.dtype, name="down")(h)
-        return x + Dropout(self.dropout, name="drop_mlp")(h, train)
+        return x + drop(h, noise[1], self.dropout)

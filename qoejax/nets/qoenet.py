@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from qoejax.nets.embed import EMBEDDINGS
-from qoejax.nets.encoder import ACTIVATIONS, Block, Dropout, LayerNorm
+from qoejax.nets.encoder import ACTIVATIONS, Block, LayerNorm, Noise, draw_noise, drop
 from qoejax.nets.heads import Heads
 from qoejax.nets.members import Factors, MemberHeads, check_members, draw
 from qoejax.nets.net import Net, check_rate, choose, from_module
@@ -49,21 +49,32 @@ class QoENet(nn.Module):
             h = Factors(self.members, dtype=self.dtype, name="members")(h, member)
         h = STEMS[stem.pop("kind")](**stem, dtype=self.dtype, name="stem")(h)
         h = self._positions("token_position", h)
+        noise = self._noise(h.shape, train)
         for i in range(self.depth):
-            h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, train)
+            own = noise[2 * i : 2 * i + 2]
+            h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, own)
         h = LayerNorm(dtype=self.dtype, name="norm")(h)
         h = h.mean(-2) if self.pool == "mean" else h.reshape(*h.shape[:-2], -1)
         h = nn.Dense(self.hidden, dtype=self.dtype, name="record")(h)  # [B, T, hidden]
         if x.shape[1] > 1:
             h = self._positions("time_position", h)
             for i in range(self.depth_time):
-                h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, train)
+                own = noise[2 * (self.depth + i) :][:2]
+                h = Block(**self.block, causal=True, dtype=self.dtype, name=f"time{i}")(h, own)
             h = LayerNorm(dtype=self.dtype, name="norm_time")(h)
-        z = Dropout(self.block["dropout"], name="drop")(nn.relu(h[:, -1]), train)
+        z = drop(nn.relu(h[:, -1]), noise[-1], self.block["dropout"])
         heads: dict[str, Any] = {**self.heads, "dtype": self.dtype}
         if self.members > 1:
             return MemberHeads(self.members, heads, name="heads")(z, member)
         return Heads(**heads, name="heads")(z)
+
+    def _noise(self, tokens: tuple[int, ...], train: bool) -> list[Noise]:
+        """Of two places a block over tokens [B, T, N, width], then over records, then the last."""
+        batch, time = tokens[:2]
+        records = (batch, time, self.hidden)
+        over_time = [records] * (2 * self.depth_time if time > 1 else 0)
+        shapes = [tokens] * (2 * self.depth) + over_time + [(batch, self.hidden)]
+        return draw_noise(self, self.block["dropout"], train, shapes)
 
     def _positions(self, name: str, h: Array) -> Array:
         table = self.param(name, nn.initializers.normal(0.02), h.shape[-2:])

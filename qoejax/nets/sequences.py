@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qoejax.nets.baselines import head_arguments
-from qoejax.nets.encoder import Block, Dropout, LayerNorm
+from qoejax.nets.encoder import Block, Dropout, LayerNorm, draw_noise
 from qoejax.nets.heads import Heads
 from qoejax.nets.net import Net, check_rate, from_module
 from qoejax.nets.stem import FeatureTokens, PatchConv
@@ -65,8 +65,9 @@ class _Transformer(nn.Module):
             h = h + self._learned("position", h.shape[-2:], h)
         mark = self._learned("mark", (1, self.width), h[:, :1])
         h = jnp.concatenate([h, mark], axis=1)
+        noise = draw_noise(self, self.block["dropout"], train, [h.shape] * (2 * self.depth))
         for i in range(self.depth):
-            h = Block(**self.block, dtype=dtype, name=f"block{i}")(h, train)
+            h = Block(**self.block, dtype=dtype, name=f"block{i}")(h, noise[2 * i : 2 * i + 2])
         z = nn.relu(LayerNorm(dtype=dtype, name="norm")(h[:, -1]))
         return Heads(**self.heads, name="heads")(z)
 

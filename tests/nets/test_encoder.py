@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qoejax.nets.encoder import Attention, Block, Dropout, LayerNorm, attend, normalise
+from qoejax.nets.encoder import Attention, Block, Dropout, LayerNorm, attend, draw_noise, normalise
 from tests.nets.helpers import jit, started
 from tests.reference import nets as reference
 
@@ -25,17 +25,17 @@ def test_the_past_never_reads_the_future():
     """Whatever comes later leaves earlier outputs as they were, to the bit; not so without it."""
     x = jax.random.normal(jax.random.key(0), (1, 6, 8))
     later = x.at[:, 4:].set(1e3)
-    params, apply = started(Block(heads=2, mlp=8, causal=True), x, train=False)
+    params, apply = started(Block(heads=2, mlp=8, causal=True), x)
     np.testing.assert_array_equal(apply(params, x)[:, :4], apply(params, later)[:, :4])
     read = jit(jax.grad(lambda x: apply.__wrapped__(params, x)[0, 3, 0]))(x)
     assert jnp.abs(read).max((0, 2)).astype(bool).tolist() == [True] * 4 + [False] * 2
-    blind = jit(lambda x: Block(heads=2, mlp=8).apply(params, x, train=False))
+    blind = jit(lambda x: Block(heads=2, mlp=8).apply(params, x))
     assert (blind(x)[:, :4] != blind(later)[:, :4]).any(-1).all()
 
 
 def test_tokens_without_positions_are_a_set():
     x = jax.random.normal(jax.random.key(0), (1, 5, 8))
-    params, apply = started(Block(heads=2, mlp=8), x, train=False)
+    params, apply = started(Block(heads=2, mlp=8), x)
     order = jnp.array([3, 1, 4, 0, 2])
     np.testing.assert_allclose(apply(params, x[:, order]), apply(params, x)[:, order], atol=1e-5)
 
@@ -48,8 +48,8 @@ def test_heads_must_divide_the_width():
 def test_softmax_and_norms_stay_float32_in_half_precision():
     x = jnp.ones((1, 4, 8), jnp.bfloat16)
     block = Block(heads=2, mlp=8, dtype=jnp.dtype("bfloat16"))
-    params, _ = started(block, x, train=False)
-    text = str(jax.make_jaxpr(lambda p, x: block.apply(p, x, train=False))(params, x))
+    params, _ = started(block, x)
+    text = str(jax.make_jaxpr(lambda p, x: block.apply(p, x))(params, x))
     exponentials = [line for line in text.splitlines() if " exp " in line or " rsqrt " in line]
     assert len(exponentials) == 3
     assert all("f32" in line and "bf16" not in line for line in exponentials)
@@ -101,6 +101,42 @@ def test_dropout_is_independent_along_every_axis():
     kept = np.asarray(out) > 0
     for a, b in ((kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1])):
         assert abs((a == b).mean() - 0.5) < 5 * 0.5 / np.sqrt(a.size)
+
+
+class _Places(nn.Module):
+    """What ``draw_noise`` hands out."""
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    @nn.compact
+    def __call__(self):
+        return draw_noise(self, 0.5, True, self.shapes)
+
+
+def test_noise_of_several_places_is_one_draw_without_a_shared_byte():
+    shapes = ((301,), (7, 43), (2, 150))
+    noise = _Places(shapes).apply({}, rngs={"dropout": jax.random.key(2)})
+    assert [one.shape for one in noise] == list(shapes)
+    flat = np.concatenate([np.asarray(one).reshape(-1) for one in noise])
+    whole = _Places(((len(flat),),)).apply({}, rngs={"dropout": jax.random.key(2)})
+    np.testing.assert_array_equal(flat, whole[0])
+    a, b, c = flat[:300], flat[301:601], flat[602:902]
+    for x, y in ((a, b), (b, c), (a, c)):
+        assert abs((x == y).mean() - 1 / 256) < 5 / 16 / np.sqrt(300)
+
+
+def test_a_block_drops_what_its_noise_says():
+    """Bytes of 255 are kept and scaled, of 0 dropped: two halves that can be told apart."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    block = Block(heads=2, mlp=8, dropout=0.5)
+    params, apply = started(block, x)
+    kept, gone = jnp.full(x.shape, 255, jnp.uint8), jnp.zeros(x.shape, jnp.uint8)
+    np.testing.assert_array_equal(apply(params, x, (gone, gone)), x)
+    attended = apply(params, x, (kept, gone))
+    assert jnp.abs(attended - x).max() > 0.01
+    np.testing.assert_allclose(
+        apply(params, attended, (gone, kept)), apply(params, x, (kept, kept)), atol=1e-5
+    )
 
 
 def test_no_dropout_draws_no_bits():

@@ -40,7 +40,7 @@ def start(workload: Workload, config: Any = None) -> tuple[Engine, Params, Examp
 def prepare(workload: Workload) -> Contender:
     """One dispatch a round."""
     engine, params, rows = start(workload)
-    state, key = engine.init(params), jax.random.key(1)
+    state, key = engine.init(params), engine.put(jax.random.key(1))
 
     def one_round() -> None:
         nonlocal state
