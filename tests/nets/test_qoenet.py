@@ -2,12 +2,13 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from qoejax import trees
 from qoejax.nets import NETS, qoenet
 from qoejax.nets.embed import EMBEDDINGS
-from qoejax.nets.qoenet import POOLS
+from qoejax.nets.qoenet import POOLS, summaries
 
 TINY = {"width": 8, "depth": 1, "heads": 2, "mlp": 8, "embed_size": 2, "hidden": 8}
 
@@ -49,6 +50,21 @@ def test_records_alone_have_no_attention_in_time():
     alone, window = (dict(shapes(net, 1, t, 9)) for t in (1, 2))
     assert set(window) - set(alone) == {"time_position", "time0", "norm_time"}
     assert trees.count(alone) > 0
+
+
+def test_a_summary_is_four_records_before_the_window():
+    plain, summed = (qoenet(classes=3, services=1, summary=s, **TINY) for s in (False, True))
+    x = jax.random.normal(jax.random.key(1), (5, 4, 9))
+    rows = np.asarray(x)
+    views = [rows[:, 1:].mean(1), rows.mean(1), rows.min(1), rows.max(1)]
+    np.testing.assert_allclose(summaries(x), np.stack(views, 1), rtol=1e-5, atol=1e-6)
+    params = summed.init(jax.random.key(0), x)
+    longer = jnp.concatenate([summaries(x), x], axis=1)
+    wanted, found = jax.jit(plain.apply)(params, longer), jax.jit(summed.apply)(params, x)
+    np.testing.assert_allclose(found["mos"], wanted["mos"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["logits"], wanted["logits"], rtol=1e-5, atol=1e-6)
+    alone = [shapes(net, 1, 1, 9) for net in (plain, summed)]
+    assert jax.tree.structure(alone[0]) == jax.tree.structure(alone[1])
 
 
 def test_parts_are_chosen_by_name_and_checked():
