@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -39,6 +40,7 @@ class QoENet(nn.Module):
     hidden: int
     members: int
     summary: bool
+    jitter: float
     dtype: DTypeLike
 
     @nn.compact
@@ -47,6 +49,8 @@ class QoENet(nn.Module):
         embed, stem, member = dict(self.embed), dict(self.stem), None
         if self.summary and x.shape[1] > 1:
             x = jnp.concatenate([summaries(x), x], axis=1)
+        if train and self.jitter:
+            x = x + self.jitter * jax.random.normal(self.make_rng("dropout"), x.shape)
         h = EMBEDDINGS[embed.pop("kind")](**embed, dtype=self.dtype, name="embed")(x)
         if self.members > 1:
             member = draw(self, x.shape[0], self.members) if train else None
@@ -113,6 +117,7 @@ def qoenet(
     hidden: int = 128,
     members: int = 1,
     summary: bool = False,
+    jitter: float = 0.0,
     dropout: float = 0.1,
     activation: str = "relu",
     dtype: str = "float32",
@@ -137,6 +142,7 @@ def qoenet(
         hidden: Size of a record's vector.
         members: K of the ensemble: a prediction costs K times as much, a training step does not.
         summary: Adds four records to a window with T > 1: its means and extremes.
+        jitter: Standard deviation of normal noise on every scaled feature, in training only.
         dropout: Rate, on what each block adds and before the heads.
         activation: A name of ``ACTIVATIONS``.
         dtype: What is computed in, "float32" or "bfloat16" (slower on CPU). Parameters, outputs,
@@ -147,6 +153,8 @@ def qoenet(
             widths that ``heads`` does not divide.
     """
     check_rate("dropout", dropout)
+    if jitter < 0:
+        raise ValueError(f"jitter: expected 0 or more, got {jitter}")
     choose("embed", embed, EMBEDDINGS)
     choose("stem", stem, STEMS)
     choose("pool", pool, POOLS)
@@ -158,6 +166,6 @@ def qoenet(
         block={"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation},
         heads={"classes": classes, "services": services, "bins": bins},
         depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, members=members,
-        summary=summary, dtype=jnp.dtype(dtype),
+        summary=summary, jitter=jitter, dtype=jnp.dtype(dtype),
     )  # fmt: skip
     return from_module(module)

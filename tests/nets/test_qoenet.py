@@ -67,11 +67,30 @@ def test_a_summary_is_four_records_before_the_window():
     assert jax.tree.structure(alone[0]) == jax.tree.structure(alone[1])
 
 
+def test_jitter_is_noise_on_features_in_training_only():
+    still, moved = (
+        qoenet(classes=3, services=1, dropout=0.0, jitter=j, **TINY) for j in (0.0, 0.5)
+    )
+    x = jnp.ones((200, 1, 9))
+    params = still.init(jax.random.key(0), x)
+    apply = jax.jit(moved.apply)
+    said = apply(params, x)["logits"]
+    np.testing.assert_array_equal(said, jax.jit(still.apply)(params, x)["logits"])
+    key = jax.random.key(1)
+    noisy = apply(params, x, key=key)["logits"]
+    wanted = x + 0.5 * jax.random.normal(jax.random.key(2), x.shape)
+    # Not the same draw, so the spread over rows that are all alike.
+    spread = np.std(noisy, axis=0) / np.std(apply(params, wanted)["logits"], axis=0)
+    assert np.all((spread > 0.7) & (spread < 1.4))
+
+
 def test_parts_are_chosen_by_name_and_checked():
     with pytest.raises(ValueError, match="embed 'fourier': expected one of affine, none"):
         qoenet(classes=3, services=1, embed="fourier")
     with pytest.raises(ValueError, match="pool 'max': expected one of flat, mean"):
         qoenet(classes=3, services=1, pool="max")
+    with pytest.raises(ValueError, match="jitter: expected 0 or more, got -1"):
+        qoenet(classes=3, services=1, jitter=-1.0)
     with pytest.raises(ValueError, match="activation 'swish'"):
         qoenet(classes=3, services=1, activation="swish")
     with pytest.raises(ValueError, match="embed 'fourier'"):
