@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -23,9 +24,10 @@ class QoENet(nn.Module):
 
     Transformer blocks attend over the tokens of a record, and their outputs become one vector a
     record. With T > 1, causal blocks attend over the records' vectors: a record is encoded once,
-    whatever windows it stands in. The last record's vector is read out. With ``members`` > 1 all
-    this is shared by an ensemble (``nets.members``). ``embed``, ``stem``, ``block`` and ``heads``
-    are the parts' arguments; see ``qoenet`` for the others.
+    whatever windows it stands in. The last record's vector is read out. With ``summary`` the
+    records that ``summaries`` makes of a window come first, and the others look back at them. With
+    ``members`` > 1 all this is shared by an ensemble (``nets.members``). ``embed``, ``stem``,
+    ``block`` and ``heads`` are the parts' arguments; see ``qoenet`` for the others.
     """
 
     embed: Mapping[str, Any]
@@ -37,12 +39,18 @@ class QoENet(nn.Module):
     pool: str
     hidden: int
     members: int
+    summary: bool
+    jitter: float
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T F"], train: bool) -> dict[str, Array]:
         """Class logits and MOS bin logits at the last record of each window."""
         embed, stem, member = dict(self.embed), dict(self.stem), None
+        if self.summary and x.shape[1] > 1:
+            x = jnp.concatenate([summaries(x), x], axis=1)
+        if train and self.jitter:
+            x = x + self.jitter * jax.random.normal(self.make_rng("dropout"), x.shape)
         h = EMBEDDINGS[embed.pop("kind")](**embed, dtype=self.dtype, name="embed")(x)
         if self.members > 1:
             member = draw(self, x.shape[0], self.members) if train else None
@@ -81,6 +89,15 @@ class QoENet(nn.Module):
         return h + jnp.broadcast_to(table.astype(self.dtype), h.shape)
 
 
+def summaries(x: Float[Array, "B T F"]) -> Float[Array, "B 4 F"]:
+    """Mean of the last three records, mean, least and largest values of each feature in a window.
+
+    Attention would have to learn them, and short training on few windows does not.
+    """
+    views = [x[:, -3:].mean(1), x.mean(1), x.min(1), x.max(1)]
+    return jnp.stack(views, axis=1)
+
+
 def qoenet(
     *,
     classes: int,
@@ -99,6 +116,8 @@ def qoenet(
     pool: str = "flat",
     hidden: int = 128,
     members: int = 1,
+    summary: bool = False,
+    jitter: float = 0.0,
     dropout: float = 0.1,
     activation: str = "relu",
     dtype: str = "float32",
@@ -122,6 +141,8 @@ def qoenet(
         pool: "flat" (all tokens, each by its own weights) or "mean".
         hidden: Size of a record's vector.
         members: K of the ensemble: a prediction costs K times as much, a training step does not.
+        summary: Adds four records to a window with T > 1: its means and extremes.
+        jitter: Standard deviation of normal noise on every scaled feature, in training only.
         dropout: Rate, on what each block adds and before the heads.
         activation: A name of ``ACTIVATIONS``.
         dtype: What is computed in, "float32" or "bfloat16" (slower on CPU). Parameters, outputs,
@@ -132,6 +153,8 @@ def qoenet(
             widths that ``heads`` does not divide.
     """
     check_rate("dropout", dropout)
+    if jitter < 0:
+        raise ValueError(f"jitter: expected 0 or more, got {jitter}")
     choose("embed", embed, EMBEDDINGS)
     choose("stem", stem, STEMS)
     choose("pool", pool, POOLS)
@@ -143,6 +166,6 @@ def qoenet(
         block={"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation},
         heads={"classes": classes, "services": services, "bins": bins},
         depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, members=members,
-        dtype=jnp.dtype(dtype),
+        summary=summary, jitter=jitter, dtype=jnp.dtype(dtype),
     )  # fmt: skip
     return from_module(module)

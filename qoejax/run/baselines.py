@@ -6,6 +6,8 @@ centrally by the update that the variant ``centralised`` trains with.
 """
 
 import functools
+import inspect
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -61,15 +63,23 @@ def _fit_net(
     *,
     model: Mapping[str, Any],
     tasks: Sequence[str] = TASKS,
+    records: int = 0,
+    half: bool = False,
 ) -> Predict:
-    """A net; ``settings`` are keys of the config, ``tasks`` what it is trained for."""
+    """A net; ``settings`` are keys of the config, ``tasks`` what it is trained for.
+
+    It sees the last ``records`` of each window, or all with 0. With ``half`` it has about half its
+    parameters.
+    """
     config = build.from_plain(build.plain_config(problem.config))
     own = dict(config.model) if config.model.net == model["net"] else {}
     config.model = {**own, **model}
     for key, value in settings.items():
         section, name = key.split(".")
         config[section][name] = value
-    rows = problem.rows
+    if half:
+        config.model.update(narrow(config.model))
+    rows = problem.rows._replace(x=problem.rows.x[:, -records:])  # -0 is the first: all
     counts = np.bincount(rows.label, minlength=len(problem.spec.label_names))
     if "class" not in tasks:
         rows = rows._replace(label=np.full_like(rows.label, -1))
@@ -80,11 +90,20 @@ def _fit_net(
     predictor = make_evaluator(objective.predict, config.evaluation.batch)
 
     def predict(rows: Examples) -> Said:
-        out = jax.device_get(predictor(params, jnp.asarray(rows.x)))
+        out = jax.device_get(predictor(params, jnp.asarray(rows.x[:, -records:])))
         probability, mos = outputs.probabilities(out)
         return Said(probability if "class" in tasks else None, mos if "mos" in tasks else None)
 
     return predict
+
+
+def narrow(model: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes by which the hybrid ``model`` has about half its parameters, as multiples of heads."""
+    defaults = inspect.signature(build.NETS["qoenet"]).parameters
+    full = {key: defaults[key].default for key in ("heads", "width", "mlp", "hidden")}
+    full |= {key: size for key, size in model.items() if key in full}
+    step = 2 * full.pop("heads")
+    return {key: max(1, round(size / math.sqrt(2) / step)) * step for key, size in full.items()}
 
 
 def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples, seed: int) -> Any:
@@ -99,9 +118,9 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     none, rows_held, work = (jnp.int32(v) for v in (0, count[0], steps))
     client = Cohort(none, none, rows_held, work, jnp.float32(1))
 
-    # Donated and compiled once: the rate of a round is traced.
+    # Donated and compiled once: the rate of a round is traced, and rows are no constants.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def a_round(params: Any, state: Any, number: Any) -> Any:
+    def a_round(params: Any, state: Any, staged: Any, number: Any) -> Any:
         own = jax.random.fold_in(key, number)
         delta, state, _ = update.update(params, state, staged, client, own, schedule(number))
         return jax.tree.map(jnp.add, params, delta), state
@@ -109,7 +128,7 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     params = objective.init(jax.random.fold_in(key, config.fed.rounds), staged.x[:1])
     state = update.init(params)
     for number in range(config.fed.rounds):
-        params, state = a_round(params, state, jnp.int32(number))
+        params, state = a_round(params, state, staged, jnp.int32(number))
     return params
 
 
@@ -182,11 +201,12 @@ def _net(name: str, **options: Any) -> Contender:
     return Contender(functools.partial(_fit_net, model=model, **options), space | own)
 
 
-def _fit_separate(problem: Problem, settings: Mapping[str, Any], seed: int) -> Predict:
+def _fit_separate(
+    problem: Problem, settings: Mapping[str, Any], seed: int, *, half: bool = False
+) -> Predict:
     """Two single-task twins, which a decision would join by the product of what they say."""
-    one, other = (
-        _fit_net(problem, settings, seed, model={"net": "qoenet"}, tasks=(task,)) for task in TASKS
-    )
+    fit = functools.partial(_fit_net, problem, settings, seed, model={"net": "qoenet"}, half=half)
+    one, other = (fit(tasks=(task,)) for task in TASKS)
     return lambda rows: Said(one(rows).probability, other(rows).mos)
 
 
@@ -194,7 +214,11 @@ CONTENDERS: dict[str, Contender] = {
     **{name: _net(name) for name in NETS},
     "qoenet_class_only": _net("qoenet", tasks=("class",)),
     "qoenet_mos_only": _net("qoenet", tasks=("mos",)),
+    "qoenet_last_record": _net("qoenet", records=1),
     "qoenet_separate": Contender(_fit_separate, TRAINING | HYBRID),
+    "qoenet_separate_half": Contender(
+        functools.partial(_fit_separate, half=True), TRAINING | HYBRID
+    ),
     **{
         name: Contender(functools.partial(_fit_classifier, name=name), one.space)
         for name, one in estimators.CLASSIFIERS.items()

@@ -115,25 +115,33 @@ def own_rows(trained: model.Model, rows: Examples, owner: np.ndarray) -> dict[st
 
     Returns:
       ``accuracy``, ``macro_f1`` (over the classes that occur) and, where rated, ``mos_plcc`` and
-      ``mos_rmse``: one number a client (None without rows), and means over clients with rows.
+      ``mos_rmse``: one number a client (None without rows), and means over clients with rows. And
+      ``pooled``: all figures of the rows of all clients together, each row by its owner's model
+      (None without rows).
     """
     predict, spec = trained.predictor(), trained.spec
     clients = range(int(owner.max(initial=-1)) + 1)
     shared = None if trained.stacked else jax.device_get(predict(trained.params, rows.x))
     models = unstack(trained.params) if trained.stacked else []
     scores: list[dict[str, float] | None] = []
+    parts = []
     for i in clients:
         mine = np.flatnonzero(owner == i)
         # All rows through the one compiled predictor: a size of its own would compile for each.
         out = jax.device_get(predict(models[i], rows.x)) if shared is None else shared
         said, own = jax.tree.map(lambda leaf, mine=mine: np.asarray(leaf)[mine], (out, rows))
         scores.append(_score(said, own, spec) if len(mine) else None)
+        parts.append((said, own))
     names = sorted({name for s in scores if s is not None for name in s})
     each = {name: [None if s is None else s.get(name) for s in scores] for name in names}
     means = {
         name: float(np.mean([v for v in values if v is not None])) for name, values in each.items()
     }
-    return {"mean": means, "clients": each}
+    pooled = None
+    if np.any(owner >= 0):
+        together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        pooled = _result(trained, *together, None).summary
+    return {"mean": means, "clients": each, "pooled": pooled}
 
 
 def _spread(results: list[Result], spec: table.Spec) -> tuple[str, np.ndarray]:

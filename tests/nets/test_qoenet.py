@@ -2,12 +2,13 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from qoejax import trees
 from qoejax.nets import NETS, qoenet
 from qoejax.nets.embed import EMBEDDINGS
-from qoejax.nets.qoenet import POOLS
+from qoejax.nets.qoenet import POOLS, summaries
 
 TINY = {"width": 8, "depth": 1, "heads": 2, "mlp": 8, "embed_size": 2, "hidden": 8}
 
@@ -51,11 +52,45 @@ def test_records_alone_have_no_attention_in_time():
     assert trees.count(alone) > 0
 
 
+def test_a_summary_is_four_records_before_the_window():
+    plain, summed = (qoenet(classes=3, services=1, summary=s, **TINY) for s in (False, True))
+    x = jax.random.normal(jax.random.key(1), (5, 4, 9))
+    rows = np.asarray(x)
+    views = [rows[:, 1:].mean(1), rows.mean(1), rows.min(1), rows.max(1)]
+    np.testing.assert_allclose(summaries(x), np.stack(views, 1), rtol=1e-5, atol=1e-6)
+    params = summed.init(jax.random.key(0), x)
+    longer = jnp.concatenate([summaries(x), x], axis=1)
+    wanted, found = jax.jit(plain.apply)(params, longer), jax.jit(summed.apply)(params, x)
+    np.testing.assert_allclose(found["mos"], wanted["mos"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["logits"], wanted["logits"], rtol=1e-5, atol=1e-6)
+    alone = [shapes(net, 1, 1, 9) for net in (plain, summed)]
+    assert jax.tree.structure(alone[0]) == jax.tree.structure(alone[1])
+
+
+def test_jitter_is_noise_on_features_in_training_only():
+    still, moved = (
+        qoenet(classes=3, services=1, dropout=0.0, jitter=j, **TINY) for j in (0.0, 0.5)
+    )
+    x = jnp.ones((200, 1, 9))
+    params = still.init(jax.random.key(0), x)
+    apply = jax.jit(moved.apply)
+    said = apply(params, x)["logits"]
+    np.testing.assert_array_equal(said, jax.jit(still.apply)(params, x)["logits"])
+    key = jax.random.key(1)
+    noisy = apply(params, x, key=key)["logits"]
+    wanted = x + 0.5 * jax.random.normal(jax.random.key(2), x.shape)
+    # Not the same draw, so the spread over rows that are all alike.
+    spread = np.std(noisy, axis=0) / np.std(apply(params, wanted)["logits"], axis=0)
+    assert np.all((spread > 0.7) & (spread < 1.4))
+
+
 def test_parts_are_chosen_by_name_and_checked():
     with pytest.raises(ValueError, match="embed 'fourier': expected one of affine, none"):
         qoenet(classes=3, services=1, embed="fourier")
     with pytest.raises(ValueError, match="pool 'max': expected one of flat, mean"):
         qoenet(classes=3, services=1, pool="max")
+    with pytest.raises(ValueError, match="jitter: expected 0 or more, got -1"):
+        qoenet(classes=3, services=1, jitter=-1.0)
     with pytest.raises(ValueError, match="activation 'swish'"):
         qoenet(classes=3, services=1, activation="swish")
     with pytest.raises(ValueError, match="embed 'fourier'"):

@@ -62,6 +62,13 @@ def test_every_client_has_a_model_and_its_own_test_rows(fedper):
         trained._replace(params=evaluate.unstack(trained.params)[0], stacked=False), rows
     )
     assert everyone["clients"]["macro_f1"] == [pytest.approx(first.summary["macro_f1"])]
+    assert everyone["pooled"]["macro_f1"] == pytest.approx(first.summary["macro_f1"])
+    assert everyone["pooled"]["mos"].keys() == first.summary["mos"].keys()
+    dealt = np.arange(len(rows.label), dtype=np.int32) % 3
+    each = evaluate.own_rows(trained, rows, dealt)
+    right = np.average(each["clients"]["accuracy"], weights=np.bincount(dealt))
+    assert each["pooled"]["accuracy"] == pytest.approx(right)
+    assert evaluate.own_rows(trained, rows, np.full(len(rows.label), -1))["pooled"] is None
     assert summary["macro_f1"] == pytest.approx(np.mean(stored["clients"]["macro_f1"]))
 
 

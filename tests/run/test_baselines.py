@@ -1,5 +1,6 @@
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,6 +71,35 @@ def test_nets_learn_centrally(problem):
         == task.rows.label
     )
     assert right.mean() > 1.2 * counts.max() / counts.sum()
+
+
+def test_a_net_may_see_the_last_record_alone(problem):
+    """Its figures do not move when earlier records do; those of the net that sees all may."""
+    task, rows = problem
+    config = build.from_plain(build.plain_config(task.config))
+    config.fed.rounds = 1
+    fit = functools.partial(baselines._fit_net, task._replace(config=config), {}, 0)
+    earlier = rows._replace(x=np.concatenate([rows.x[:, :-1] + 1, rows.x[:, -1:]], axis=1))
+    for records, same in ((1, True), (0, False)):
+        predict = fit(model={"net": "linear"}, records=records)
+        one, other = predict(rows), predict(earlier)
+        assert np.array_equal(one.mos, other.mos) is same
+
+
+def test_narrow_nets_have_about_half_the_parameters(problem):
+    task, _ = problem
+
+    def size(own):
+        config = build.from_plain(build.plain_config(task.config))
+        config.model = {"net": "qoenet", **own}
+        objective = build.objective(config, task.spec, np.ones(len(task.spec.label_names)))
+        x, key = jnp.asarray(task.rows.x[:1]), jax.random.key(0)
+        shapes = jax.eval_shape(lambda key: objective.init(key, x), key)
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+    for own in ({}, {"width": 128, "heads": 8}):
+        assert 0.4 < size({**own, **baselines.narrow(own)}) / size(own) < 0.6
+    assert baselines.narrow({"width": 8, "mlp": 8, "heads": 2, "hidden": 8})["width"] == 4
 
 
 def test_tuning_sees_training_rows_only_and_takes_the_best(problem):
