@@ -6,6 +6,7 @@ A key that is not here is refused before anything compiles. Sections:
     clients     how the training rows are shared among clients
     model       the network (``net`` names it; the rest are its own arguments)
     loss        the two tasks and their weights
+    distil      what the net learns from trees (docs/model.md)
     fed         rounds, cohorts, and the algorithm (docs/algorithms.md)
     participation  who is there, who does less than asked, and how long devices take
     client      a client's local optimisation
@@ -68,6 +69,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "mos_loss": "rps",
             "mos_weight": 1.0,
             "weighting": "fixed",
+        }
+    )
+    c.distil = ml_collections.ConfigDict(
+        {
+            "teacher": "none",  # or "forest", "boosting", "both": extra "baselines"
+            "plain": 4,  # copies of each row, labelled by the teacher and the truth
+            "trust": 0.7,  # share of the teacher in those labels
+            "mixed": 4,  # copies whose features are mixed with a neighbour's
+            "swap": 0.5,  # share of features from the neighbour
+            "folds": 5,  # of the rows: a row's label comes from trees that have not seen it
         }
     )
     _federation(c)
