@@ -4,9 +4,9 @@
         --config.data.dir=D --output=runs/baselines
 
 Writes baselines.json and baselines.md: mean and 95 % interval over seeds of each figure on the test
-rows, and the settings that the trials chose on a part of the training rows. With --folds the figures
-are of folds of the training rows, by which a config may be chosen. Trees of other
-libraries need the extra "baselines" (pip install 'qoejax[baselines]'); --contenders leaves out any.
+rows, and the settings that the trials chose on a part of the training rows. With --folds, figures
+are of folds of the training rows, by which a config may be chosen. Trees of other libraries need
+the extra "baselines" (pip install 'qoejax[baselines]'); --contenders leaves out any.
 """
 
 import logging
@@ -49,7 +49,8 @@ def main() -> dict[str, Any]:
     )  # fmt: skip
     result = {
         "dataset": config.data.name, "trials": _TRIALS.value, "seeds": _SEEDS.value,
-        "share": _SHARE.value, "folds": _FOLDS.value, "config": build.plain_config(config), "rows": rows,
+        "share": _SHARE.value, "folds": _FOLDS.value, "config": build.plain_config(config),
+        "rows": rows,
     }  # fmt: skip
     files.write_json(folder / "baselines.json", result)
     title = f"{config.data.name}: {_TRIALS.value} trials, {_SEEDS.value} seeds"
