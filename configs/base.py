@@ -241,6 +241,15 @@ def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collec
     return c
 
 
+def distilled(
+    c: ml_collections.ConfigDict, plain: int, mixed: int, trust: float
+) -> ml_collections.ConfigDict:
+    """Lets trees label copies of the rows (docs/model.md), in rounds of as many rows in all."""
+    c.distil.update(teacher="both", plain=plain, mixed=mixed, trust=trust)
+    c.fed.rounds = round(c.fed.rounds / (1 + plain + mixed))
+    return c
+
+
 def fine_classes(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """What ``ensemble`` needs beside where classes are many and rows few (docs/model.md)."""
     c.model.update(hidden=256, dropout=0.0)

@@ -106,7 +106,9 @@ def test_a_run_has_copies_only_if_asked(data_dir, few_trees):
 
 def test_what_cannot_work_is_refused(data_dir, monkeypatch):
     build.check(config(data_dir))
-    with pytest.raises(RunError, match=r"config.distil.teacher is 'sage': expected one of boosting, both"):
+    with pytest.raises(
+        RunError, match=r"config.distil.teacher is 'sage': expected one of boosting, both"
+    ):
         build.check(config(data_dir, teacher="sage"))
     with pytest.raises(RunError, match=r"trust 1.5, folds 3: expected copies of 0 or more"):
         build.check(config(data_dir, trust=1.5))
