@@ -4,10 +4,11 @@
     python -m experiments.train --config=configs/ciciot2023.py:merged_34class \
         --config.data.dir=D --workdir=W
 
-The variant is a dataset config, with ``+centralised``, ``+distilled`` (``centralised``, and taught
-by trees: extra "baselines"), ``+fedprox`` or ``+local`` after it if wanted: ``34class``, ``8class``, ``binary`` (first release), ``merged_34class`` (default),
-``merged_8class``, ``merged_binary`` (second release), and each with ``_partial`` for excerpts
-that lack columns, such as ``8class_partial``.
+The variant is a dataset config: ``34class``, ``8class``, ``binary`` (first release),
+``merged_34class`` (default), ``merged_8class``, ``merged_binary`` (second release), and each with
+``_partial`` for excerpts that lack columns, such as ``8class_partial``. After it, if wanted, comes
+``+centralised``, ``+distilled`` (centralised, and taught by trees: extra "baselines"),
+``+fedprox`` or ``+local``.
 """
 
 import ml_collections
