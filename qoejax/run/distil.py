@@ -120,7 +120,7 @@ def copies(
     unrated = rows._replace(mos_mask=np.zeros_like(rows.mos_mask))
     parts = [rows]
     parts += [unrated._replace(label=drawn(mix, rng)) for _ in range(d.plain)]
-    near = neighbours(rows.x) if d.mixed else None
+    near = neighbours(rows.x)
     for _ in range(d.mixed):
         new = unrated._replace(x=mixed(rows.x, near, d.swap, rng))
         parts.append(new._replace(label=drawn(taught.other(new), rng)))
