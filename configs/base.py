@@ -6,7 +6,6 @@ A key that is not here is refused before anything compiles. Sections:
     clients     how the training rows are shared among clients
     model       the network (``net`` names it; the rest are its own arguments)
     loss        the two tasks and their weights
-    distil      what the net learns from trees (docs/model.md)
     fed         rounds, cohorts, and the algorithm (docs/algorithms.md)
     participation  who is there, who does less than asked, and how long devices take
     client      a client's local optimisation
@@ -69,16 +68,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "mos_loss": "rps",
             "mos_weight": 1.0,
             "weighting": "fixed",
-        }
-    )
-    c.distil = ml_collections.ConfigDict(
-        {
-            "teacher": "none",  # or "forest", "boosting", "both": extra "baselines"
-            "plain": 4,  # copies of each row, labelled by the teacher and the truth
-            "trust": 0.7,  # share of the teacher in those labels
-            "mixed": 4,  # copies whose features are mixed with a neighbour's
-            "swap": 0.5,  # share of features from the neighbour
-            "folds": 5,  # of the rows: a row's label comes from trees that have not seen it
         }
     )
     _federation(c)
@@ -238,15 +227,6 @@ def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collec
         batch=batch,
     )  # fmt: skip
     c.fed.rounds = rounds
-    return c
-
-
-def distilled(
-    c: ml_collections.ConfigDict, plain: int, mixed: int, trust: float
-) -> ml_collections.ConfigDict:
-    """Lets trees label copies of the rows (docs/model.md), in rounds of as many rows in all."""
-    c.distil.update(teacher="both", plain=plain, mixed=mixed, trust=trust)
-    c.fed.rounds = round(c.fed.rounds / (1 + plain + mixed))
     return c
 
 

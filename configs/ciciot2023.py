@@ -4,11 +4,10 @@
     python -m experiments.train --config=configs/ciciot2023.py:merged_34class \
         --config.data.dir=D --workdir=W
 
-The variant is a dataset config: ``34class``, ``8class``, ``binary`` (first release),
-``merged_34class`` (default), ``merged_8class``, ``merged_binary`` (second release), and each with
-``_partial`` for excerpts that lack columns, such as ``8class_partial``. After it, if wanted, comes
-``+centralised``, ``+distilled`` (centralised, and taught by trees: extra "baselines"),
-``+fedprox`` or ``+local``.
+The variant is a dataset config, with ``+centralised``, ``+fedprox`` or ``+local`` after it if
+wanted: ``34class``, ``8class``, ``binary`` (first release), ``merged_34class`` (default),
+``merged_8class``, ``merged_binary`` (second release), and each with ``_partial`` for excerpts
+that lack columns, such as ``8class_partial``.
 """
 
 import ml_collections
@@ -23,11 +22,8 @@ def get_config(variant: str = "merged_34class") -> ml_collections.ConfigDict:
     c.data.name = f"ciciot2023/{dataset}"
     c.clients.update(count=20, partition="dirichlet", alpha=0.5)
     c.fed.rounds = 60
-    teach, algorithm = algorithm == "distilled", algorithm.replace("distilled", "centralised")
     if algorithm == "centralised" and dataset.startswith("merged"):
         base.ensemble(c, rounds=240, batch=128)
         if "34class" in dataset:
             base.fine_classes(c).fed.rounds = 300
-    if teach:
-        base.distilled(c, plain=5, mixed=2, trust=0.5)
     return base.train_as(c, algorithm or "fedavg").lock()

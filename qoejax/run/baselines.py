@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import scipy.stats
+from jaxtyping import Int
 
 from qoejax.data import table
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import metrics
 from qoejax.qoe import scales
-from qoejax.run import algorithm, build, distil, estimators, outputs, participate, tables
+from qoejax.run import algorithm, build, estimators, outputs, participate, tables
 from qoejax.run.choices import choose
 from qoejax.run.errors import RunError
 from qoejax.run.estimators import Draw, log_uniform, one_of
@@ -76,9 +77,6 @@ def _fit_net(
     if "mos" not in tasks:
         config.loss.mos_weight = 0.0
     objective = build.objective(config, problem.spec, counts)
-    if "class" in tasks:
-        whole = [np.arange(len(rows.label))]
-        rows, _, _ = distil.staged(config, rows, whole, len(counts), seed)
     params = train_net(config, objective, rows, seed)
     predictor = make_evaluator(objective.predict, config.evaluation.batch)
 
@@ -270,7 +268,7 @@ def cross_validated(
 
     Folds are stratified, and the same for every contender; ``seed`` draws them and fits.
     """
-    fold = distil.folds_of(problem.rows.label, folds, np.random.default_rng((seed, 8)))
+    fold = folds_of(problem.rows.label, folds, np.random.default_rng((seed, 8)))
     scores = []
     for f in range(folds):
         fitted, judged = (
@@ -280,6 +278,17 @@ def cross_validated(
         predict = contender.fit(problem._replace(rows=fitted), settings, seed)
         scores.append(judge(predict(judged), judged, problem.spec))
     return {key: float(np.mean([s[key] for s in scores])) for key in scores[0]}
+
+
+def folds_of(
+    label: Int[np.ndarray, " N"], folds: int, rng: np.random.Generator
+) -> Int[np.ndarray, " N"]:
+    """A fold for each row, at random, of equal sizes and with equal shares of each class."""
+    order = rng.permutation(len(label))
+    order = order[np.argsort(label[order], kind="stable")]
+    fold = np.empty(len(label), np.int64)
+    fold[order] = np.arange(len(label)) % folds
+    return fold
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -16,13 +16,13 @@ import ml_collections
 import numpy as np
 
 from qoejax.data import partition, preprocess, rated, table
+from qoejax.data.cohort import stage
 from qoejax.fed import engine, server, strict
 from qoejax.nets import NETS
 from qoejax.objectives import losses
 from qoejax.run import (
     algorithm,
     defence,
-    distil,
     exchange,
     outputs,
     participate,
@@ -58,10 +58,7 @@ class Data(NamedTuple):
 
 
 class Population(NamedTuple):
-    """Training rows ordered by client; client ``i`` holds ``count[i]`` rows from ``offset[i]``.
-
-    With distillation a client's copies count as its rows; ``parts`` are rows without copies.
-    """
+    """Training rows ordered by client; client ``i`` holds ``count[i]`` rows from ``offset[i]``."""
 
     examples: Examples
     offset: np.ndarray
@@ -139,7 +136,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     participate.check(config)
     defence.check(config)
     privacy.check(config)
-    distil.check(config)
     exchange.check(config)
 
 
@@ -223,11 +219,10 @@ def population(config: ml_collections.ConfigDict, rows: Data) -> Population:
             clients=c.count, seed=tables.seed(config), alpha=c.alpha, min_size=c.min_size,
             per_client=c.per_client,
         )  # fmt: skip
-    classes = len(rows.spec.label_names)
-    staged, offset, count = distil.staged(config, rows.train, parts, classes, tables.seed(config))
+    staged, offset, count = stage(rows.train, parts)
     if enemy := defence.adversary(config, len(count)):
         mine = np.repeat(enemy.malicious, count)
-        staged = enemy.attack.poison(staged, mine, classes)
+        staged = enemy.attack.poison(staged, mine, len(rows.spec.label_names))
     return Population(staged, offset, count, parts)
 
 
