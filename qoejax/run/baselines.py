@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import scipy.stats
+from jaxtyping import Int
 
 from qoejax.data import table
 from qoejax.fed.evaluate import make_evaluator
@@ -284,6 +285,36 @@ def tuned(
     return settings, best
 
 
+def cross_validated(
+    contender: Contender, problem: Problem, settings: Mapping[str, Any], folds: int, seed: int
+) -> dict[str, float]:
+    """Mean figures over folds of the training rows, each judged by a fit on the others.
+
+    Folds are stratified, and the same for every contender; ``seed`` draws them and fits.
+    """
+    fold = folds_of(problem.rows.label, folds, np.random.default_rng((seed, 8)))
+    scores = []
+    for f in range(folds):
+        fitted, judged = (
+            jax.tree.map(lambda leaf, part=part: leaf[part], problem.rows)
+            for part in (fold != f, fold == f)
+        )
+        predict = contender.fit(problem._replace(rows=fitted), settings, seed)
+        scores.append(judge(predict(judged), judged, problem.spec))
+    return {key: float(np.mean([s[key] for s in scores])) for key in scores[0]}
+
+
+def folds_of(
+    label: Int[np.ndarray, " N"], folds: int, rng: np.random.Generator
+) -> Int[np.ndarray, " N"]:
+    """A fold for each row, at random, of equal sizes and with equal shares of each class."""
+    order = rng.permutation(len(label))
+    order = order[np.argsort(label[order], kind="stable")]
+    fold = np.empty(len(label), np.int64)
+    fold[order] = np.arange(len(label)) % folds
+    return fold
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval by Student's t; 0 for one value."""
     n = len(values)
@@ -299,6 +330,7 @@ def compare(
     trials: int,
     seeds: int,
     share: float = 0.2,
+    folds: int = 0,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """One row a contender: its settings, and mean and interval over seeds of each figure.
@@ -309,15 +341,17 @@ def compare(
       trials: Settings that each contender tries.
       seeds: Fits on all training rows.
       share: Of the training rows, on which trials are judged.
+      folds: If any, figures are means over so many folds of the training rows, other ones for each
+        seed; test rows then play no part, so that a config can be chosen by them.
       report: Is given each row as soon as it is there.
 
     Raises:
       RunError: an unknown name, a bad number, or a library that is not installed.
     """
-    if trials < 1 or seeds < 1 or not 0 < share < 1:
+    if trials < 1 or seeds < 1 or not 0 < share < 1 or folds < 0 or folds == 1:
         raise RunError(
-            f"trials {trials}, seeds {seeds}, share {share}: expected 1 or more trials and seeds, "
-            "and a share between 0 and 1"
+            f"trials {trials}, seeds {seeds}, share {share}, folds {folds}: expected 1 or more "
+            "trials and seeds, a share between 0 and 1, and 0 or at least 2 folds"
         )
     chosen = {name: choose(CONTENDERS, name, "contenders") for name in names}
     build.check(config)
@@ -329,7 +363,9 @@ def compare(
         settings, best = tuned(contender, problem, trials, share, tables.seed(config))
         middle = time.perf_counter()
         scores = [
-            judge(contender.fit(problem, settings, seed)(data.test), data.test, data.spec)
+            cross_validated(contender, problem, settings, folds, seed)
+            if folds
+            else judge(contender.fit(problem, settings, seed)(data.test), data.test, data.spec)
             for seed in range(seeds)
         ]
         spent = time.perf_counter() - middle

@@ -131,6 +131,35 @@ def test_tuning_sees_training_rows_only_and_takes_the_best(problem):
     np.testing.assert_array_equal(both, np.sort(task.rows.x.ravel()))
 
 
+def test_folds_judge_every_training_row_once_and_no_test_row(config, problem, monkeypatch):
+    """A contender that knows the answer of the first fold only: the mean over folds says so."""
+    task, test = problem
+    given, judged = [], []
+    classes = len(task.spec.label_names)
+
+    def fit(part, settings, seed):
+        given.append(part.rows)
+
+        def predict(rows):
+            judged.append(rows)
+            label = rows.label if len(judged) == 1 else (rows.label + 1) % classes
+            return Said(np.eye(classes)[label], None)
+
+        return predict
+
+    monkeypatch.setitem(baselines.CONTENDERS, "noted", baselines.Contender(fit, {}))
+    data = build.Data(task.spec, None, task.rows, test, *[None] * 5)
+    monkeypatch.setattr(build, "data", lambda _: data)
+    (row,) = baselines.compare(config, ["noted"], trials=1, seeds=1, folds=4)
+    assert row["figures"]["accuracy"] == (0.25, 0.0)
+    assert len(given) == len(judged) == 4
+    for fitted, seen in zip(given, judged, strict=True):
+        both = np.sort(np.concatenate([fitted.x, seen.x]).ravel())
+        np.testing.assert_array_equal(both, np.sort(task.rows.x.ravel()))
+    seen = np.concatenate([rows.x for rows in judged])
+    np.testing.assert_array_equal(np.sort(seen.ravel()), np.sort(task.rows.x.ravel()))
+
+
 def test_the_interval_is_students():
     assert baselines.interval([3.0]) == (3.0, 0.0)
     mean, half = baselines.interval([1.0, 2.0, 3.0])
@@ -167,8 +196,10 @@ def test_what_cannot_be_compared_is_refused(config, monkeypatch):
     ask = functools.partial(baselines.compare, config, trials=1, seeds=1)
     with pytest.raises(RunError, match=r"config.contenders is 'forest': expected one of cnn"):
         ask(["forest"])
-    with pytest.raises(RunError, match=r"trials 1, seeds 0, share 0.2: expected 1 or more"):
+    with pytest.raises(RunError, match=r"trials 1, seeds 0, share 0.2, folds 0: expected 1"):
         ask(["mlp"], seeds=0)
+    with pytest.raises(RunError, match=r"folds 1: expected .* at least 2 folds"):
+        ask(["mlp"], folds=1)
     missing = estimators.CLASSIFIERS["stump"]._replace(module="nowhere.trees")
     with pytest.raises(RunError, match=r"needs nowhere, .* expected the extra 'baselines'"):
         estimators.make(missing, {}, 0)
