@@ -21,14 +21,18 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.bench import captures
+from experiments.bench import made_up
 
 _PACKETS = flags.DEFINE_integer("packets", 1_000_000, "Of the larger capture.", lower_bound=10)
 _CONFIG = flags.DEFINE_enum("windows", "packets", ["packets", "seconds"], "What a window is.")
 _RATES = flags.DEFINE_list("rates", ["1000", "10000"], "Packets a second into the pipe.")
 _FOR_S = flags.DEFINE_float("for_s", 20.0, "Seconds of each rate.")
-_READ = flags.DEFINE_string("read", "", "Internal: watch this capture, or - for standard input.")
+_READ = flags.DEFINE_string("read", "", "Internal: watch this capture.")
+_LIVE = flags.DEFINE_integer("live", 0, "Internal: watch so many packets a second.")
 _FEED = flags.DEFINE_integer("feed", 0, "Internal: write so many packets a second.")
+
+
+COMMAND = (sys.executable, "-m", "experiments.bench.detect")
 
 
 def judge(config: str) -> Any:
@@ -54,16 +58,19 @@ def judge(config: str) -> Any:
     return made
 
 
-def watch(source: str, config: str) -> dict[str, Any]:
-    """One watch over a file or standard input: its summary, CPU seconds and peak memory."""
+def watch() -> dict[str, Any]:
+    """One watch over a file or a pipe: its summary, CPU seconds and peak memory."""
     from qoejax.run import detect, files, taps
 
-    made = judge(config)
-    if source == "-":
-        tap, idle = taps.descriptor(0, source, lambda: False), detect.idle_s(made.windowing)
-    else:
-        tap, idle = taps.file(pathlib.Path(source), False, lambda: False), 0.0
+    made = judge(_CONFIG.value)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if _LIVE.value:
+        command = [*COMMAND, f"--feed={_LIVE.value}", f"--for_s={_FOR_S.value}"]
+        source = subprocess.Popen(command, stdout=subprocess.PIPE)
+        tap = taps.descriptor(source.stdout.fileno(), "a pipe", lambda: False)
+        idle = detect.idle_s(made.windowing)
+    else:
+        tap, idle = taps.file(pathlib.Path(_READ.value), False, lambda: False), 0.0
     cpu = time.process_time()
     with open(os.devnull, "w") as sink:
         out = detect.detect(made, tap, lambda rows: print(*map(files.dumps, rows), file=sink), idle)
@@ -79,10 +86,10 @@ def feed(rate: int, seconds: float) -> None:
     out = sys.stdout.buffer
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "a.pcap"
-        captures.write(path, max(100, rate), hosts=200)
+        made_up.write(path, max(100, rate), hosts=200)
         data = path.read_bytes()
     out.write(data[:24])
-    some = np.frombuffer(data[24:], captures.RECORD).copy()
+    some = np.frombuffer(data[24:], made_up.RECORD).copy()
     step, start = max(1, rate // 100), time.time()
     for i in range(0, int(rate * seconds), step):
         now = time.time()
@@ -98,26 +105,20 @@ def main() -> dict[str, Any] | None:
     if _FEED.value:
         feed(_FEED.value, _FOR_S.value)
         return None
-    if _READ.value:
-        return watch(_READ.value, _CONFIG.value)
+    if _READ.value or _LIVE.value:
+        return watch()
     from experiments.bench import common
 
-    command = [sys.executable, "-m", "experiments.bench.detect", f"--windows={_CONFIG.value}"]
-    found = []
+    found, late = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for packets in (_PACKETS.value // 10, _PACKETS.value):
             path = pathlib.Path(folder) / f"{packets}.pcap"
-            captures.write(path, packets)
-            found.append(_measured([*command, f"--read={path}"]))
+            made_up.write(path, packets)
+            found.append(_measured(f"--read={path}"))
             common.emit({"bench": "detect", "windowing": _CONFIG.value, **found[-1]})
-    late = {}
     for rate in _RATES.value:
-        source = subprocess.Popen(
-            [*command, f"--feed={rate}", f"--for_s={_FOR_S.value}"], stdout=subprocess.PIPE
-        )
-        row = _measured([*command, "--read=-"], source.stdout)
+        row = _measured(f"--live={rate}", f"--for_s={_FOR_S.value}")
         row["cpu_share"] = row["cpu_seconds"] / row["seconds"]
-        source.wait()
         common.emit({"bench": "detect_live", "windowing": _CONFIG.value, "rate": int(rate), **row})
         late[rate] = row["latency_s"]
     small, large = found
@@ -129,8 +130,9 @@ def main() -> dict[str, Any] | None:
     }
 
 
-def _measured(command: list[str], source: Any = None) -> dict[str, Any]:
-    done = subprocess.run(command, stdin=source, stdout=subprocess.PIPE, text=True, check=True)
+def _measured(*more: str) -> dict[str, Any]:
+    command = [*COMMAND, f"--windows={_CONFIG.value}", *more]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row = json.loads(done.stdout.splitlines()[-1])
     keys = ("packets", "windows", "seconds", "cpu_seconds", "latency_s", "delay_s")
     rates = {

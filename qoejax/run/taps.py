@@ -77,7 +77,7 @@ def file(path: pathlib.Path, grows: bool, stop: Callable[[], bool]) -> Tap:
             f"input {path} is compressed: it can only be read to its end (--stop_at_end)"
         )
     try:
-        raw = path.open("rb")  # noqa: SIM115: the tap closes it
+        raw = path.open("rb")
     except OSError as e:
         raise RunError(f"input {path} cannot be read: {e.strerror or e}") from None
     stream = framing.opened(path, raw)
