@@ -165,9 +165,7 @@ def judge(score: Score, benign: Watched, attacked: Watched) -> dict[str, Any]:
     return {"delay": delay, "found": found, "rate": float((judged[:, since:] > limit).mean())}
 
 
-def verdict(
-    found: Mapping[str, Mapping[str, Float[np.ndarray, "S E"]]],
-) -> tuple[str, str]:
+def verdict(found: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[str, str]:
     """Holds if the hybrid's median is not above the best baseline's, and its mean not clearly so.
 
     Args:
