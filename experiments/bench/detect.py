@@ -66,8 +66,10 @@ def watch() -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if _LIVE.value:
         command = [*COMMAND, f"--feed={_LIVE.value}", f"--for_s={_FOR_S.value}"]
-        source = subprocess.Popen(command, stdout=subprocess.PIPE)
-        tap = taps.descriptor(source.stdout.fileno(), "a pipe", lambda: False)
+        here, there = os.pipe()
+        subprocess.Popen(command, stdout=there)
+        os.close(there)
+        tap = taps.descriptor(here, "a pipe", lambda: False)
         idle = detect.idle_s(made.windowing)
     else:
         tap, idle = taps.file(pathlib.Path(_READ.value), False, lambda: False), 0.0

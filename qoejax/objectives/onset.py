@@ -42,7 +42,7 @@ def delays(
     """
     steps = alarm.shape[1]
     later = alarm & (np.arange(steps) >= onset[:, None])
-    found = later.any(1)
+    found = np.asarray(later.any(1))
     first = np.where(found, later.argmax(1), steps - 1)
     return first - onset + 1, found
 

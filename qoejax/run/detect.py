@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int
 
 from qoejax.data import capture, framing, packets, preprocess
 from qoejax.data.errors import DataError
-from qoejax.data.packet_windows import PACKETS, SECONDS, Sequences, Windowing
+from qoejax.data.packet_windows import PACKETS, SECONDS, Sequences, Windowing, Windows
 from qoejax.data.table import Spec
 from qoejax.qoe import decide
 from qoejax.run import artefact, outputs, taps
@@ -184,10 +184,13 @@ def detect(
     state, error, came, waits = capture.begin(), "", start, False
 
     def tell(found: Sequences, arrived: float) -> None:
-        if len(found.x):
-            rows = _rows(judge, found, state.origin, arrived)
-            tally.add(rows)
-            say(_listed(rows))
+        # A few at a time: of many windows at once, the first do not wait for the last.
+        order = np.lexsort((found.last.start, found.last.end))
+        for rows in np.split(order, range(artefact.SIZES[-1], len(order), artefact.SIZES[-1])):
+            if len(rows):
+                columns = _judged(judge, found, rows, state.origin, arrived)
+                tally.add(columns)
+                say(_listed(columns))
 
     try:
         for frames in framing.follow(tap.name, tap.chunks):
@@ -213,21 +216,23 @@ def detect(
     return summary | ({"error": error} if error else {})
 
 
-def _rows(judge: Judge, found: Sequences, origin: float, arrived: float) -> dict[str, np.ndarray]:
-    """Columns of verdicts, in order of the windows' ends."""
-    order = np.lexsort((found.last.start, found.last.end))
-    last = type(found.last)(*(column[order] for column in found.last))
-    rows = capture.identity(last) | judge(found.x[order])
+def _judged(
+    judge: Judge, found: Sequences, rows: Int[np.ndarray, " n"], origin: float, arrived: float
+) -> dict[str, np.ndarray]:
+    """Columns of verdicts on some of the sequences."""
+    last = Windows(*(column[rows] for column in found.last))
+    columns = capture.identity(last) | judge(found.x[rows])
     ends = last.end
     if judge.windowing.unit == SECONDS:
         ends = origin + (last.tick + 1.0) * judge.windowing.size
     latency = np.maximum(time.time() - ends, 0.0)  # of a window that was cut short, 0
-    return rows | {"latency_s": latency, "delay_s": np.full(len(ends), time.monotonic() - arrived)}
+    delay = np.full(len(ends), time.monotonic() - arrived)
+    return columns | {"latency_s": latency, "delay_s": delay}
 
 
-def _listed(rows: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _listed(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     columns = [
         np.round(c.astype(np.float64), _DIGITS).tolist() if c.dtype.kind == "f" else c.tolist()
-        for c in rows.values()
+        for c in found.values()
     ]
-    return [dict(zip(rows, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return [dict(zip(found, cells, strict=True)) for cells in zip(*columns, strict=True)]
