@@ -6,6 +6,7 @@ docs/captures.md.
 
 import collections
 import ipaddress
+import math
 import pathlib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -44,6 +45,74 @@ class Report(NamedTuple):
     labelled: int = 0
 
 
+class State(NamedTuple):
+    """What a pass over a capture remembers; its size is bounded (``qoejax.data.packet_windows``).
+
+    ``origin`` is the time of the first packet, NaN before it.
+    """
+
+    held: windows.Held
+    past: windows.Past
+    unanswered: latency.Open
+    origin: float
+
+
+def begin() -> State:
+    """The state before a capture."""
+    return State(*windows.nothing(len(latency.SERVICES)), latency.NONE_OPEN, math.nan)
+
+
+def step(state: State, some: packets.Packets, windowing: Windowing) -> tuple[Sequences, State]:
+    """Sequences whose following window is known, with its scores, after some packets more."""
+    answers, unanswered = latency.match(state.unanswered, some)
+    scores = _scores(answers, len(some.time))
+    state = _joined(state, some, scores)._replace(unanswered=unanswered)
+    return _cut(state, windowing, last=False, wait=True)
+
+
+def end(state: State, windowing: Windowing) -> tuple[Sequences, State]:
+    """The sequences that are left when nothing follows; in ``held``, the packets left out."""
+    return _cut(state, windowing, last=True, wait=True)
+
+
+def step_now(
+    state: State, some: packets.Packets, windowing: Windowing, silence_s: float = math.inf
+) -> tuple[Sequences, State]:
+    """As ``step``, but each window's sequence as soon as the window is full, without scores.
+
+    Args:
+      state: of a pass that calls only this function and ``flush``.
+      some: packets that came, in order of capture; none is allowed.
+      windowing: what a window is.
+      silence_s: in windows of packets, a conversation that has been silent for longer joins the
+        rest, so that what is too short for a window is told all the same.
+    """
+    unrated = np.full((len(some.time), len(latency.SERVICES)), np.nan, np.float32)
+    state = _joined(state, some, unrated)
+    if windowing.unit == PACKETS and len(some.time) and silence_s < math.inf:
+        state = state._replace(held=windows.silent(state.held, some.time[-1] - silence_s))
+    return _cut(state, windowing, last=False, wait=False)
+
+
+def flush(state: State, windowing: Windowing) -> tuple[Sequences, State]:
+    """Sequences of all that waits, as at the end of a capture; more packets may come."""
+    return _cut(state, windowing, last=True, wait=False)
+
+
+def _joined(state: State, some: packets.Packets, scores: Float32[np.ndarray, "n Q"]) -> State:
+    if not len(some.time):
+        return state
+    origin = float(some.time[0]) if math.isnan(state.origin) else state.origin
+    return state._replace(held=windows.join(state.held, some, scores), origin=origin)
+
+
+def _cut(state: State, windowing: Windowing, last: bool, wait: bool) -> tuple[Sequences, State]:
+    origin = 0.0 if math.isnan(state.origin) else state.origin
+    cut, held = windows.cut(state.held, windowing, origin, last)
+    found, past = windows.sequences(state.past, cut, windowing, last and wait, wait)
+    return found, state._replace(held=held, past=past)
+
+
 class Reading:
     """One pass over a capture; ``report`` is complete when the last sequences have been taken."""
 
@@ -66,23 +135,16 @@ class Reading:
         """
         warnings: list[str] = []
         skipped: collections.Counter[str] = collections.Counter()
-        held, past = windows.nothing(len(latency.SERVICES))
-        unanswered = latency.NONE_OPEN
-        origin, seen, told = None, 0, 0
+        state, seen, told = begin(), 0, 0
         for some in self._packets(warnings, skipped):
-            origin = some.time[0] if origin is None else origin
             seen += len(some.time)
-            answers, unanswered = latency.match(unanswered, some)
-            held = windows.join(held, some, _scores(answers, len(some.time)))
-            cut, held = windows.cut(held, self.windowing, origin, last=False)
-            out, past = windows.sequences(past, cut, self.windowing, last=False)
+            out, state = step(state, some, self.windowing)
             told += len(out.x)
             yield out
-        cut, held = windows.cut(held, self.windowing, origin or 0.0, last=True)
-        out, past = windows.sequences(past, cut, self.windowing, last=True)
+        out, state = end(state, self.windowing)
         told += len(out.x)
         self.done = 1.0
-        self.report = Report(seen, told, len(held.key), dict(skipped), tuple(warnings))
+        self.report = Report(seen, told, len(state.held.key), dict(skipped), tuple(warnings))
         yield out
 
     def _packets(
@@ -167,14 +229,14 @@ def read(
         *(np.concatenate(columns)[order] for columns in zip(*(q.last for q in parts), strict=True))
     )
     labelled = len(order) if label >= 0 else 0
-    return joined, reading.report._replace(labelled=labelled), _identity(last)
+    return joined, reading.report._replace(labelled=labelled), identity(last)
 
 
 _PROTOCOLS = {packets.TCP: "tcp", packets.UDP: "udp", packets.ICMP: "icmp", packets.IGMP: "igmp"}
 _PROTOCOLS |= {packets.ICMP6: "icmp6", packets.ARP: "arp", packets.OTHER: "other"}
 
 
-def _identity(last: Windows) -> dict[str, np.ndarray]:
+def identity(last: Windows) -> dict[str, np.ndarray]:
     """When each window was (ISO 8601, UTC) and whose; the protocol is that of its first packet."""
     rest = last.key == REST
     names = [_PROTOCOLS.get(code, str(code)) for code in last.protocol.tolist()]

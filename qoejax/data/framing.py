@@ -10,7 +10,7 @@ import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dpkt
@@ -26,6 +26,9 @@ BLOCK = 1 << 22
 
 MOST = 262_144
 """A longer packet is a sign of damage (libpcap's MAXIMUM_SNAPLEN)."""
+
+HEAD = 24
+"""Bytes of a pcap file's header; the first block of a pcapng file is longer."""
 
 MARGIN = 512
 """Zero bytes after the data of a block: a header may be looked at beyond its packet's end."""
@@ -58,6 +61,10 @@ class Frames(NamedTuple):
     place: Float64[np.ndarray, " n"]
 
 
+_NONE = np.zeros(0, np.int64)
+NO_FRAMES = Frames(np.zeros(MARGIN, np.uint8), _NONE, _NONE, _NONE, np.zeros(0), _NONE, np.zeros(0))
+
+
 class _Interface(NamedTuple):
     link: int
     unit: float  # seconds of a tick
@@ -74,6 +81,54 @@ def is_capture(path: pathlib.Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+class Damage(DataError):
+    """What ends a capture before its time: ``what``, in words, and the ``byte`` where it is."""
+
+    def __init__(self, what: str, name: str = "", byte: int = 0):
+        """``name`` is that of the capture."""
+        super().__init__(f"{name}: {what}, at byte {byte}.")
+        self.what, self.byte = what, byte
+
+
+class CutOff(Damage):
+    """A last record that is not whole: of a capture that goes on, the rest may still come."""
+
+
+def follow(name: str, chunks: Iterable[bytes]) -> Iterator[Frames]:
+    """The frames of a capture that comes in pieces: for each piece, those that it makes whole.
+
+    A piece that completes no record, such as an empty one, gives no frames, but gives them: who
+    follows a live capture so has a turn. ``place`` is 0.
+
+    Args:
+      name: of the capture, for errors.
+      chunks: its bytes, however they are cut.
+
+    Raises:
+      DataError: it does not begin as a capture does.
+      Damage: a record that cannot be.
+      CutOff: the capture ends within a record.
+    """
+    buffer, before, parse = b"", 0, None
+    for chunk in chunks:
+        buffer += chunk
+        if parse is None and len(buffer) >= HEAD:
+            parse, taken = _parser(name, buffer)
+            buffer, before = buffer[taken:], taken
+        if parse is None or not chunk:
+            yield NO_FRAMES
+            continue
+        rows, taken, damage = parse(buffer)
+        yield _frames(buffer[:taken], rows) if rows else NO_FRAMES
+        buffer, before = buffer[taken:], before + taken
+        if damage:
+            raise Damage(damage, name, before)
+    if parse is None:
+        raise _no_capture(name)
+    if buffer:
+        raise CutOff("the last record is cut off", name, before)
+
+
 def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
     """The frames of a capture, in the file's order.
 
@@ -84,59 +139,75 @@ def read(path: str | os.PathLike[str], warnings: list[str]) -> Iterator[Frames]:
     Raises:
       DataError: the file is missing or unreadable, or does not begin as a capture does.
     """
+
+    def sound(stream: Any) -> Iterator[bytes]:
+        try:
+            yield from blocks(stream)
+        except Damage as e:
+            warnings.append(e.what)
+
     try:
         with open(path, "rb") as raw:
             size = max(1, os.fstat(raw.fileno()).st_size)
-            stream: Any = gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
-            buffer, ended = _more(stream, 24, warnings)
-            parse, at = _parser(path, buffer)
             before = 0.0
-            while True:
-                rows, taken, damage = parse(buffer[at:])
+            for frames in follow(str(path), sound(opened(path, raw))):
                 here = min(1.0, raw.tell() / size)
-                if rows:
-                    yield _frames(buffer[at : at + taken], rows, before, here)
+                if len(frames.start):
+                    share = frames.start / (len(frames.data) - MARGIN)
+                    yield frames._replace(place=before + (here - before) * share)
                     before = here
-                at += taken
-                if damage:
-                    warnings.append(f"{damage}; the rest of the capture is left out")
-                    return
-                if ended:
-                    if at < len(buffer):
-                        warnings.append("the last record is cut off")
-                    return
-                more, ended = _more(stream, BLOCK, warnings)
-                buffer, at = buffer[at:] + more, 0
+    except CutOff as e:
+        warnings.append(e.what)
+    except Damage as e:
+        warnings.append(f"{e.what}; the rest of the capture is left out")
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror or e}).") from e
 
 
-def _more(stream: Any, size: int, warnings: list[str]) -> tuple[bytes, bool]:
-    """Up to ``size`` bytes more, and whether the file has ended (or broken off)."""
-    parts, left = [], size
-    try:
-        # In pieces: one read of it all would lose what came before compressed data broke off.
-        while left and (part := stream.read1(left)):
-            parts.append(part)
-            left -= len(part)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        warnings.append(f"the compressed data break off ({e})")
-    return b"".join(parts), left > 0
+def opened(path: str | os.PathLike[str], raw: Any) -> Any:
+    """The stream of a capture's own bytes, out of those of its file."""
+    return gzip.GzipFile(fileobj=raw) if is_gzip(path) else raw
 
 
-def _is_gzip(path: str | os.PathLike[str]) -> bool:
+def blocks(stream: Any, name: str = "") -> Iterator[bytes]:
+    """All bytes of a stream, about ``BLOCK`` at a time.
+
+    Raises:
+      Damage: compressed data break off; all that could be read of them has been given.
+    """
+    while True:
+        parts, left = [], BLOCK
+        try:
+            # In pieces: one read of it all would lose what came before compressed data broke off.
+            while left > 0 and (part := stream.read1(left)):
+                parts.append(part)
+                left -= len(part)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+            yield b"".join(parts)
+            raise Damage(f"the compressed data break off ({e})", name, stream.tell()) from e
+        yield b"".join(parts)
+        if left > 0:
+            return
+
+
+def is_gzip(path: str | os.PathLike[str]) -> bool:
+    """Whether a capture is compressed, by its name."""
     return str(path).lower().endswith(".gz")
 
 
-def _parser(path: str | os.PathLike[str], head: bytes) -> tuple[Parse, int]:
-    """The reader of a file's records, and where they begin."""
-    if head[:4] in _PCAP_ORDER and len(head) >= 24:
+def _parser(name: str, head: bytes) -> tuple[Parse, int]:
+    """The reader of a capture's records, and where they begin."""
+    if head[:4] in _PCAP_ORDER:
         order, unit = _PCAP_ORDER[head[:4]]
         header = dpkt.pcap.LEFileHdr if order == "<" else dpkt.pcap.FileHdr
-        return _pcap(order, unit, header(head).linktype & _LINK_BITS), 24
+        return _pcap(order, unit, header(head).linktype & _LINK_BITS), HEAD
     if head[:4] == _NG_MAGIC:
         return _pcapng(), 0
-    raise DataError(f"{path}: is no capture; expected a file in pcap or pcapng form.")
+    raise _no_capture(name)
+
+
+def _no_capture(name: str) -> DataError:
+    return DataError(f"{name}: is no capture; expected a file in pcap or pcapng form.")
 
 
 def _pcap(order: str, unit: float, link: int) -> Parse:
@@ -229,15 +300,15 @@ def _interface(block: bytes, order: str) -> _Interface:
     return _Interface(link, unit, offset)
 
 
-def _frames(buffer: bytes, rows: Rows, before: float, here: float) -> Frames:
+def _frames(buffer: bytes, rows: Rows) -> Frames:
     starts, captured, length, time, link = zip(*rows, strict=True)
-    start, sizes = np.array(starts, np.int64), np.array(captured, np.int64)
+    sizes = np.array(captured, np.int64)
     return Frames(
         data=np.frombuffer(buffer + bytes(MARGIN), np.uint8),
-        start=start,
+        start=np.array(starts, np.int64),
         captured=sizes,
         length=np.clip(np.array(length, np.int64), sizes, MOST),
         time=np.clip(np.array(time, np.float64), 0.0, _LATEST),
         link=np.array(link, np.int64),
-        place=before + (here - before) * start / max(1, len(buffer)),
+        place=np.zeros(len(rows)),
     )

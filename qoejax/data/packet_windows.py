@@ -28,6 +28,9 @@ PACKETS, SECONDS = "packets", "seconds"
 LEAST = 4
 """In windows of time, a conversation with fewer packets than this joins the rest."""
 
+LATE_S = 0.1
+"""A window of time waits so long for packets that were captured out of order."""
+
 
 class Windowing(NamedTuple):
     """``size`` packets or seconds a window, ``length`` windows a sequence."""
@@ -78,7 +81,10 @@ class Sequences(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Last windows of the conversations; all but each one's newest have been told."""
+    """Last windows of the conversations; all but each one's newest have been told.
+
+    Of who does not wait for following windows, the newest have been told too.
+    """
 
     windows: Windows
     told: Bool[np.ndarray, " w"]
@@ -124,10 +130,12 @@ def _by_count(held: Held, size: int) -> tuple[Windows, Held]:
 
 
 def _by_time(held: Held, size: int, origin: float, last: bool) -> tuple[Windows, Held]:
-    tick = np.floor((held.packets.time - origin) / size).astype(np.int64)
+    tick = _ticks(held.packets.time, size, origin)
     # A window with more packets than may wait is cut short.
     done = np.full(len(tick), last or len(tick) > HELD)
-    done |= tick != (tick[-1] if len(tick) else 0)
+    if len(tick):
+        oldest, newest = _ticks(held.packets.time[-1] + [-LATE_S, LATE_S], size, origin)
+        done |= (tick < oldest) | (tick > newest)
     rows, left = np.flatnonzero(done), np.flatnonzero(~done)
     rows, starts, _ = _grouped(held.key, tick, rows)
     counts = np.diff(np.r_[starts, len(rows)])
@@ -136,6 +144,10 @@ def _by_time(held: Held, size: int, origin: float, last: bool) -> tuple[Windows,
     rows, starts, ticks = _grouped(key, tick, np.sort(rows))
     found = _windows(_take(held._replace(key=key), rows), starts, ticks, float(size))
     return found, _take(held, left)
+
+
+def _ticks(time: Float64[np.ndarray, " n"], size: int, origin: float) -> Int64[np.ndarray, " n"]:
+    return np.floor((time - origin) / size).astype(np.int64)
 
 
 def _grouped(
@@ -148,18 +160,33 @@ def _grouped(
     return rows, starts, tick[rows][starts]
 
 
+def silent(held: Held, since: float) -> Held:
+    """The same packets, by time; those of conversations without one since then are rest."""
+    _, of, _, seen = _conversations(held)
+    return _as_rest(held, (seen < since)[of])
+
+
 def _retired(held: Held, enough: int) -> Held:
     """The same packets; those of the conversations silent longest, ``enough`` or more, are rest."""
-    keys, of, counts = np.unique(held.key, return_inverse=True, return_counts=True)
-    seen = np.zeros(len(keys))
-    np.maximum.at(seen, of, held.packets.time)
+    keys, of, counts, seen = _conversations(held)
     order = np.argsort(seen, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     gone = np.zeros(len(keys), bool)
     gone[order[before < enough]] = True
-    key = np.where(gone[of], REST, held.key)
+    return _as_rest(held, gone[of])
+
+
+def _conversations(held: Held) -> tuple[np.ndarray, ...]:
+    """Keys, the conversation of each packet, the packets of each and when each was last seen."""
+    keys, of, counts = np.unique(held.key, return_inverse=True, return_counts=True)
+    seen = np.zeros(len(keys))
+    np.maximum.at(seen, of, held.packets.time)
+    return keys, of, counts, seen
+
+
+def _as_rest(held: Held, gone: Bool[np.ndarray, " n"]) -> Held:
     by_time = np.argsort(held.packets.time, kind="stable")
-    return _take(held._replace(key=key), by_time)
+    return _take(held._replace(key=np.where(gone, REST, held.key)), by_time)
 
 
 def _windows(
@@ -192,7 +219,9 @@ def _windows(
     )
 
 
-def sequences(past: Past, new: Windows, windowing: Windowing, last: bool) -> tuple[Sequences, Past]:
+def sequences(
+    past: Past, new: Windows, windowing: Windowing, last: bool, wait: bool = True
+) -> tuple[Sequences, Past]:
     """Examples whose following window is known, or will not come; and what to remember.
 
     Args:
@@ -200,6 +229,7 @@ def sequences(past: Past, new: Windows, windowing: Windowing, last: bool) -> tup
       new: windows that were cut since, each conversation's in order.
       windowing: what a window is, and T.
       last: nothing follows.
+      wait: False if the following window's scores are not asked for: then no example waits for it.
     """
     told = np.r_[past.told, np.zeros(len(new.start), bool)]
     both = _joined(past.windows, new)
@@ -212,7 +242,7 @@ def sequences(past: Past, new: Windows, windowing: Windowing, last: bool) -> tup
     over = max(0, len(first) - CONVERSATIONS)
     ends = np.full(len(first), last)
     ends[np.argsort(both.end[first + counts - 1], kind="stable")[:over]] = True
-    tell = np.flatnonzero(~told & (follows | ends[of]))
+    tell = np.flatnonzero(~told & (follows | ends[of] | (not wait)))
     steps = np.arange(1 - windowing.length, 1)
     x = both.features[np.maximum(tell[:, None] + steps, first[of[tell], None])]
     after = np.minimum(tell + 1, max(0, len(of) - 1))
@@ -223,7 +253,7 @@ def sequences(past: Past, new: Windows, windowing: Windowing, last: bool) -> tup
     recent = rows >= (first + counts - windowing.length)[of]
     keep = np.flatnonzero(recent & ~ends[of])
     told_now = Sequences(x, following, Windows(*(column[tell] for column in both)))
-    return told_now, Past(Windows(*(column[keep] for column in both)), follows[keep])
+    return told_now, Past(Windows(*(column[keep] for column in both)), (follows | (not wait))[keep])
 
 
 def join(held: Held, packets: Packets, score: Float32[np.ndarray, "n Q"]) -> Held:

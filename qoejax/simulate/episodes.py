@@ -129,6 +129,7 @@ def episode(
     number: Int[Array, ""],
     world: World,
     recorded: attacks.Recording | None = None,
+    label: Int[Array, ""] | None = None,
 ) -> Episode:
     """Episode ``number`` at ``site``: a function of these identities alone.
 
@@ -138,10 +139,12 @@ def episode(
         number: of the episode at this site, from 0.
         world: static under ``jit``.
         recorded: see ``traffic.offered``.
+        label: of its attack, 0 for none; None draws it.
     """
     place = scenarios.draw_site(_key(key, 0, site), world.scenario)
     label_key, own_key = jax.random.split(_key(key, 1, site, number))
-    label = attacks.draw_label(label_key, world.attacks)
+    if label is None:
+        label = attacks.draw_label(label_key, world.attacks)
     return simulate(own_key, place, label, world.settings.seconds, recorded)
 
 

@@ -156,6 +156,31 @@ def test_a_missing_file_is_named(tmp_path):
         list(framing.read(tmp_path / "gone.pcap", []))
 
 
+@pytest.mark.parametrize("form", ["little", "ng"])
+def test_pieces_give_the_same_frames_and_the_same_byte_of_damage(form):
+    end = FORMS[form].rindex(PACKETS[-1][1])
+    data, found = FORMS[form][:end], []
+    for size in (7, 64, len(data)):
+        pieces = [data[i : i + size] for i in range(0, len(data), size)]
+        frames = framing.follow("a.pcap", pieces)
+        given = [next(frames) for _ in pieces]
+        assert_packets(given, PACKETS[:-1])
+        with pytest.raises(framing.CutOff) as error:
+            next(frames)
+        found.append(str(error.value))
+    at = end - {"little": 16, "ng": 28}[form]
+    assert found == [f"a.pcap: the last record is cut off, at byte {at}."] * 3
+
+
+def test_every_piece_gives_frames_though_they_be_none():
+    data = FORMS["little"]
+    first = len(PACKETS[0][1])
+    pieces = [b"", data[:10], data[10:30], b"", data[30 : 40 + first], data[40 + first :]]
+    found = list(framing.follow("a", pieces))
+    assert [len(f.start) for f in found] == [0, 0, 0, 0, 1, len(PACKETS) - 1]
+    assert_packets(found)
+
+
 @given(st.binary(max_size=300), st.sampled_from(["little", "ng", "ng big"]), st.integers(0, 400))
 def test_garbage_after_any_beginning_is_survived(tmp_path_factory, tail, form, keep):
     path = tmp_path_factory.getbasetemp() / "garbage.pcap"

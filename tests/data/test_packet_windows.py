@@ -200,3 +200,51 @@ def test_state_is_bounded_and_nothing_is_lost(monkeypatch):
     full, held = windows.cut(held, COUNT, 0.0, last=True)
     told += len(windows.sequences(past, full, COUNT, last=True)[0].x)
     assert told * COUNT.size + len(held.score) == len(some.time)
+
+
+@settings(max_examples=8)
+@given(st.lists(st.integers(0, 400), max_size=6), st.integers(0, 99))
+def test_windows_of_time_bear_packets_out_of_order(cuts, seed):
+    """Packets that are late by less than ``LATE_S`` fall into their own window, in any blocks."""
+    some = mixture(9)
+    late = np.random.default_rng(seed).uniform(0, windows.LATE_S / 2, len(some.time))
+    order = np.argsort(some.time + late, kind="stable")
+    mixed = packets.Packets(*(column[order] for column in some))
+    found = (cut_all(mixed, TIME, cuts)[0], cut_all(mixed, TIME)[0])
+    a, b = (windows.Windows(*(c[np.lexsort((f.tick, f.key))] for c in f)) for f in found)
+    np.testing.assert_array_equal(a.features, b.features)
+
+
+@pytest.mark.parametrize("windowing", [COUNT, TIME])
+def test_sequences_at_once_are_those_that_wait(windowing):
+    some = mixture(10)
+    waited = run(some, windowing)[0]
+    held, past = windows.nothing(1)
+    now, last = [], []
+    for start in range(0, len(some.time), 33):
+        piece = packets.Packets(*(c[start : start + 33] for c in some))
+        held = windows.join(held, piece, np.zeros((len(piece.time), 1), np.float32))
+        full, held = windows.cut(held, windowing, some.time[0], last=False)
+        told, past = windows.sequences(past, full, windowing, last=False, wait=False)
+        assert len(told.x) == len(full.key)
+        now.append(told.x)
+        last.append(told.last)
+    full, held = windows.cut(held, windowing, some.time[0], last=True)
+    told, past = windows.sequences(past, full, windowing, last=False, wait=False)
+    x = np.concatenate([*now, told.x])
+    last = windows.Windows(*(np.concatenate(c) for c in zip(*last, told.last, strict=True)))
+    np.testing.assert_array_equal(x[np.lexsort((last.end, last.start, last.key))], waited)
+
+
+def test_silent_conversations_join_the_rest_and_no_packet_is_lost():
+    some = mixture(11)
+    held = windows.join(windows.nothing(1)[0], some, np.zeros((len(some.time), 1), np.float32))
+    since = float(np.quantile(some.time, 0.7))
+    out = windows.silent(held, since)
+    assert sorted(out.packets.flow) == sorted(some.flow)
+    for pair in np.unique(some.pair):
+        mine = out.packets.pair == pair
+        gone = out.packets.time[mine].max() < since
+        assert (out.key[mine] == (windows.REST if gone else pair)).all()
+    assert (out.key == windows.REST).any()
+    assert (out.key != windows.REST).any()

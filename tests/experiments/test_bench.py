@@ -200,3 +200,13 @@ def test_latency():
     )  # fmt: skip
     assert total["records_per_s_and_fraction"]["small/32"][0] == many["records_per_s"] > 0
     assert many["fraction"] == pytest.approx(many["gflops"] / many["peak_gflops"])
+
+
+@pytest.mark.slow
+def test_detect():
+    small, large, live, total = lines("detect", "--packets=2000", "--rates=200", "--for_s=1")
+    assert (small["packets"], large["packets"], live["packets"]) == (200, 2000, 200)
+    assert large["windows"] == 100
+    assert live["latency_s"]["p99"] >= live["latency_s"]["p50"] > 0
+    assert total["latency_s"] == {"200": live["latency_s"]}
+    assert total["packets_per_s"] == large["packets_per_s"] > 0
