@@ -1,0 +1,73 @@
+"""What actions on sources do to the bottleneck, and so to everyone's experience. JAX.
+
+A closed loop: actions change arrivals, arrivals the queue, the queue delay and loss, and these the
+MOS of every source's user. Functions take one scene; callers ``vmap`` them.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qoejax.qoe import decide
+from qoejax.simulate import queue
+from qoejax.simulate.probes import PROBES
+from qoejax.simulate.queue import SLOT_S
+from qoejax.simulate.sources import ACTED_S, SERVICES, Scene
+
+ADMITTED = (1.0, 0.5, 0.0)
+"""Share of a source's packets that allow, rate_limit and block let through, whichever they are."""
+
+BLOCKED_MOS = 1.0
+
+
+class Outcome(NamedTuple):
+    """What happened while the actions held: S slots, N sources.
+
+    Attributes:
+        mos: of each source's user, the mean over time, in [1, 5].
+        backlog: bytes waiting at the end of each slot.
+        loss: share of the admitted bytes of each slot that found the buffer full.
+    """
+
+    mos: Float[Array, " N"]
+    backlog: Float[Array, " S"]
+    loss: Float[Array, " S"]
+
+
+def act(scene: Scene, actions: Int[Array, " N"]) -> Outcome:
+    """Runs the bottleneck with ``actions``, indices into ``decide.ACTIONS``.
+
+    A limited source loses the packets that are not admitted, its user's service included, and of
+    the rest what the buffer loses. A blocked source's user has MOS 1.
+    """
+    share = jnp.array(ADMITTED)[actions]
+    arrivals = (share[:, None] * scene.offered).sum(0)
+    buffer = scene.site.capacity * scene.site.buffer_s
+    served = queue.fifo(arrivals, scene.able, buffer, scene.waiting)
+    delay_ms = 1e3 * (scene.site.base_s + SLOT_S * served.backlog / scene.able)
+    scores = [
+        [
+            PROBES[name].score(delay_ms, 1.0 - kept * (1.0 - served.loss), scene.site.budget_ms)
+            for kept in ADMITTED[:2]
+        ]
+        for name in SERVICES
+    ]
+    felt = jnp.array([[seconds.mean() for seconds in row] for row in scores])
+    table = jnp.concatenate([felt, jnp.full((len(SERVICES), 1), BLOCKED_MOS)], axis=1)
+    return Outcome(table[scene.service, actions], served.backlog, served.loss)
+
+
+def prices(damage: Float[Array, ""], classes: int, sources: int) -> decide.Prices:
+    """Prices under which every attack that is admitted costs ``damage``, a limited one its share.
+
+    What an action averts is what it does not admit; all weights are 1.
+    """
+    each = jnp.where(jnp.arange(classes) > 0, damage, 0.0)
+    averted = jnp.broadcast_to(1.0 - jnp.array(ADMITTED), (classes, len(ADMITTED)))
+    return decide.Prices(each, averted, jnp.ones(sources))
+
+
+def admitted_attack_s(label: Int[Array, " N"], actions: Int[Array, " N"]) -> Float[Array, ""]:
+    """Seconds of attack let through, summed over sources; half a second for a limited one."""
+    return ACTED_S * (jnp.array(ADMITTED)[actions] * (label > 0)).sum()
