@@ -134,16 +134,15 @@ def _grid(*axes: tuple[float, ...] | np.ndarray) -> np.ndarray:
     return np.array(list(itertools.product(*axes)), np.float32)
 
 
-_WEIGH = _grid(np.arange(-3.0, 3.0, 0.5), (-0.2, 0.0, 0.2, 0.5, 1.0))
+_WEIGH = _grid((-0.75, 0.0, 0.5, 1.0, 1.75, 2.5), (0.0, 0.4, 0.8, 1.6))
 
 KNOBS: dict[str, np.ndarray] = {
     "allow": np.zeros((1, 2), np.float32),
-    "ids": _grid(np.arange(-4.0, 6.0, 0.5), (0.0, 1.0, 2.0)),
-    "cost_bayes": _grid(np.geomspace(0.2, 10.0, 15), (0.0, 0.3, 0.6, 0.9)),
-    "qoe_only": _grid((-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
-                      (-0.5, -0.2, 0.0, 0.3, 0.6, 1.0)),
+    "ids": _grid(np.arange(-3.0, 3.0, 0.5), (0.0, 1.5)),
+    "cost_bayes": _grid(np.geomspace(0.3, 10.0, 8), (0.0, 0.4, 0.8)),
+    "qoe_only": _grid((-1.5, -1.0, -0.5, 0.0, 0.5, 1.0), (-0.6, -0.3, 0.0, 0.5)),
     "separate_product": _WEIGH,
     "joint": _WEIGH,
     "oracle": np.zeros((1, 2), np.float32),
-}  # fmt: skip
-"""Settings [60, 2] that tuning tries; one for what is not tuned."""
+}
+"""Settings [24, 2] that tuning tries; one for what is not tuned."""

@@ -6,6 +6,7 @@ MOS of every source's user. Functions take one scene; callers ``vmap`` them.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -46,14 +47,10 @@ def act(scene: Scene, actions: Int[Array, " N"]) -> Outcome:
     buffer = scene.site.capacity * scene.site.buffer_s
     served = queue.fifo(arrivals, scene.able, buffer, scene.waiting)
     delay_ms = 1e3 * (scene.site.base_s + SLOT_S * served.backlog / scene.able)
-    scores = [
-        [
-            PROBES[name].score(delay_ms, 1.0 - kept * (1.0 - served.loss), scene.site.budget_ms)
-            for kept in ADMITTED[:2]
-        ]
-        for name in SERVICES
-    ]
-    felt = jnp.array([[seconds.mean() for seconds in row] for row in scores])
+    # A limited source's packets meet the limiter first, and the buffer's loss behind it.
+    kept = jnp.array(ADMITTED[:2])[:, None]
+    lost = 1.0 - kept * (1.0 - served.loss)[None]
+    felt = jnp.stack([_felt(name, delay_ms, lost, scene) for name in SERVICES])
     table = jnp.concatenate([felt, jnp.full((len(SERVICES), 1), BLOCKED_MOS)], axis=1)
     return Outcome(table[scene.service, actions], served.backlog, served.loss)
 
@@ -71,3 +68,9 @@ def prices(damage: Float[Array, ""], classes: int, sources: int) -> decide.Price
 def admitted_attack_s(label: Int[Array, " N"], actions: Int[Array, " N"]) -> Float[Array, ""]:
     """Seconds of attack let through, summed over sources; half a second for a limited one."""
     return ACTED_S * (jnp.array(ADMITTED)[actions] * (label > 0)).sum()
+
+
+def _felt(name: str, delay_ms: Array, lost: Float[Array, "A S"], scene: Scene) -> Array:
+    """Mean MOS over time at each loss."""
+    score = PROBES[name].score
+    return jax.vmap(lambda p: score(delay_ms, p, scene.site.budget_ms).mean())(lost)

@@ -7,6 +7,7 @@ A scene is what a gateway meets: N devices, each with a user's service of its ow
 callers ``vmap`` them. The chances and ranges are this simulator's own.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,6 +38,8 @@ HIDDEN: dict[str, Range] = {
     "attack_start": Range(-1.0, 0.3),
     "attack_length_s": Range(35.0, 50.0),
     "likeness": Range(0.0, 1.0),
+    # What the source is: one of as many, at the drawn share of the list.
+    **dict.fromkeys(("type", "service", "family", "chance"), Range(0.0, 1.0)),
 }
 """Hidden quantities of a source. Starts are shares of the scene's length.
 
@@ -46,6 +49,7 @@ backup, a scan by an administrator. It is as strong as an attack of a random fam
 
 _COUNTERS = ("Rate", "Tot sum")
 _TYPES = tuple(mixes.DEVICES.values())
+_FAMILIES = [i for i, a in enumerate(mixes.ATTACKS.values(), 1) for _ in range(a.weight)]
 
 
 class Scene(NamedTuple):
@@ -87,27 +91,28 @@ def scene(
             the others from a sample of packets. It is on top of ``observe.NOISE``.
         sources: N.
     """
-    keys = jax.random.split(key, 10)
+    keys = jax.random.split(key, 7)
     seconds = OBSERVED_S + ACTED_S
     site = scenarios.draw_site(keys[0], PLACE)
-    kind = jax.random.randint(keys[1], (sources,), 0, len(_TYPES))
-    service = jax.random.randint(keys[2], (sources,), 0, len(SERVICES))
-    family, label = _families(keys[3], prevalence, sources)
-    hidden = jax.vmap(lambda k: draw(k, HIDDEN))(jax.random.split(keys[4], sources))
-    volume, able = _volumes(keys[5], site, hidden, kind, service, family, label)
-    kinds = _kinds(keys[6], hidden, kind, service, family, label)
+    hidden = jax.vmap(lambda k: draw(k, HIDDEN))(jax.random.split(keys[1], sources))
+    kind = _pick(hidden["type"], range(len(_TYPES)))
+    service = _pick(hidden["service"], range(len(SERVICES)))
+    family = _pick(hidden["family"], _FAMILIES)
+    label = jnp.where(hidden["chance"] < prevalence, family, 0)
+    volume, able = _volumes(keys[2], site, hidden, kind, service, family, label)
+    kinds = _kinds(keys[3], hidden, kind, service, family, label)
     second = volume.reshape(sources, seconds, SLOTS, -1).sum(2)
     seen = second[:, :OBSERVED_S]
     rows = jnp.broadcast_to(kinds[:, None], (*seen.shape, kinds.shape[-1]))
     # Every second of every source is seen by itself, so all are rows of one table.
-    x = observe(keys[7], _flat(seen), _flat(rows)).reshape(*seen.shape[:2], -1)
+    x = observe(keys[4], _flat(seen), _flat(rows)).reshape(*seen.shape[:2], -1)
     offered = volume.sum(-1)
     now = OBSERVED_S * SLOTS
     before = queue.fifo(offered[:, :now].sum(0), able[:now], site.capacity * site.buffer_s)
     return Scene(
-        x=_blurred(keys[8], x, blur),
+        x=_blurred(keys[5], x, blur),
         service=service,
-        link=site.capacity * jnp.exp(NOISE * jax.random.normal(keys[9])),
+        link=site.capacity * jnp.exp(NOISE * jax.random.normal(keys[6])),
         label=label,
         offered=offered[:, now:],
         able=able[now:],
@@ -120,13 +125,10 @@ def _flat(x: Array) -> Array:
     return x.reshape(-1, *x.shape[2:])
 
 
-def _families(key: Key[Array, ""], prevalence: Array, sources: int) -> tuple[Array, Array]:
-    """Family of attacks that each source's activity is of, and its label."""
-    chance_key, family_key = jax.random.split(key)
-    pool = [i for i, a in enumerate(mixes.ATTACKS.values(), 1) for _ in range(a.weight)]
-    family = jnp.array(pool)[jax.random.randint(family_key, (sources,), 0, len(pool))]
-    compromised = jax.random.uniform(chance_key, (sources,)) < prevalence
-    return family, jnp.where(compromised, family, 0)
+def _pick(share: Float[Array, " N"], options: Sequence[int]) -> Int[Array, " N"]:
+    """The option at each share of the list."""
+    at = jnp.floor(share * len(options)).astype(jnp.int32)
+    return jnp.array(list(options))[jnp.minimum(at, len(options) - 1)]
 
 
 def _volumes(
