@@ -2,9 +2,9 @@
 
 python -m experiments.decisions --output=runs/decisions
 
-Fits the nets, tunes every policy and plays the test scenes; writes ``decisions.json`` (every cell of
-damage x prevalence x detector quality) and ``decisions.png``. Run again on the same folder, it goes
-on where it stopped.
+Fits the nets, tunes every policy and plays the test scenes; writes ``decisions.json`` (every
+cell of damage x prevalence x detector quality) and ``decisions.png``. Run again on the same folder,
+it goes on where it stopped.
 """
 
 import pathlib

@@ -50,6 +50,7 @@ class SourceNet(nn.Module):
     parts: int = 8
 
     def setup(self) -> None:
+        """Layers of both heads, as far as they are there."""
         self.first, self.second = nn.Dense(self.width), nn.Dense(self.width)
         if self.classes:
             self.to_logits = nn.Dense(self.classes)

@@ -90,8 +90,8 @@ def qoe_only(view: View, prices: Prices, knobs: Float[Array, " 2"]) -> Int[Array
     """
 
     def value(actions: Int[Array, " N"]) -> Float[Array, ""]:
-        paid = knobs[0] * (actions == 2).sum() + knobs[1] * (actions == 1).sum()
-        return (prices.weight * view.respond(actions)).sum() - paid
+        paid = jnp.stack([jnp.zeros(()), knobs[1], knobs[0]])[actions]
+        return (prices.weight * view.respond(actions) - paid).sum()
 
     return decide.greedy(value, view.probability.shape[0])
 
@@ -108,7 +108,7 @@ def weigh(view: View, prices: Prices, knobs: Float[Array, " 2"]) -> Int[Array, "
     probability = shifted(view.probability, knobs[0])
 
     def value(actions: Int[Array, " N"]) -> Float[Array, ""]:
-        paid = 0.5 * knobs[1] * actions.sum()
+        paid = knobs[1] * jnp.array([0.0, 0.5, 1.0])[actions].sum()
         return decide.expected_utility(probability, view.respond(actions), actions, prices) - paid
 
     return decide.greedy(value, probability.shape[0])

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array, Float, Int
 
-from qoejax.qoe import decide, policies
+from qoejax.qoe import policies
 from qoejax.run import plots, responses
 from qoejax.run import study as studies
 from qoejax.run.responses import CLASSES, Fit, Seen
@@ -85,11 +85,12 @@ def outcome(scene: sources.Scene, actions: Int[Array, " N"]) -> Judged:
     """Acts, and counts what came of it."""
     mos = acts.act(scene, actions).mos
     benign = scene.label == 0
-    admitted = jnp.array(acts.ADMITTED)[actions]
     return Judged(
-        (benign * mos).sum(), (~benign * admitted).sum(), (benign & (actions > 0)).sum(),
-        benign.sum(),
-    )  # fmt: skip
+        benign=jnp.where(benign, mos, 0.0).sum(),
+        admitted=acts.admitted(scene.label, actions),
+        alarms=(benign & (actions > 0)).sum(),
+        count=benign.sum(),
+    )
 
 
 def utility(judged: Judged, damage: float) -> np.ndarray:
@@ -205,7 +206,9 @@ def run_seed(seed: int, work: Sizes) -> dict[str, Any]:
         for prevalence in PREVALENCES:
             # Every seed's nets play the same scenes.
             validation, test = (
-                make_cell(jax.random.key(i), jnp.float32(prevalence), jnp.float32(blur), work.scenes)
+                make_cell(
+                    jax.random.key(i), jnp.float32(prevalence), jnp.float32(blur), work.scenes
+                )
                 for i in range(2)
             )
             cells.append(test)
@@ -224,7 +227,7 @@ def _record(found: dict[str, Any], policy: str, played: Sequence[Judged]) -> Non
     found["utility"][policy][-1].append([utility(j, d).tolist() for j, d in pairs])
     found["benign_mos"][policy][-1].append([float(j.benign.sum() / j.count.sum()) for j in played])
     found["alarms"][policy][-1].append([float(j.alarms.sum() / j.count.sum()) for j in played])
-    seconds = [acts.ACTED_S * float(j.admitted.mean()) for j in played]
+    seconds = [sources.ACTED_S * float(j.admitted.mean()) for j in played]
     found["attack_s"][policy][-1].append(seconds)
 
 
@@ -298,10 +301,11 @@ def study(context: studies.Context) -> studies.Outcome:
 def _reason(judged: Sequence[Mapping[str, Any]], won: int, auc: float, runs: Any) -> str:
     beaten = {r: sum(row[f"over {r}, low"] > 0 for row in judged) for r in policies.RIVALS}
     each = ", ".join(f"{name} in {count}" for name, count in beaten.items())
-    rmse = {k: np.mean([run["rmse"][k] for run in runs]) for k in ("joint", "separate", "spread")}
+    joint, apart, spread = (
+        np.mean([run["rmse"][name] for run in runs]) for name in ("joint", "separate", "spread")
+    )
     return (
-        f"At an AUC of {auc:.3f} joint is above every rival, with the interval above 0, in {won} of "
-        f"{len(judged)} cells of damage x prevalence ({each}). RMSE of benign users' MOS under an "
-        f"action: joint {rmse['joint']:.3f}, separate {rmse['separate']:.3f}, of a spread of "
-        f"{rmse['spread']:.3f}."
+        f"At an AUC of {auc:.3f} joint is above every rival, interval included, in {won} of "
+        f"{len(judged)} cells of damage x prevalence ({each}). RMSE of benign users' MOS under "
+        f"random actions: joint {joint:.3f}, separate {apart:.3f}, of a spread of {spread:.3f}."
     )

@@ -138,7 +138,7 @@ def fit(name: str, data: Sample, key: Key[Array, ""], steps: int, batch: int = 6
                 mos, jnp.broadcast_to(kind[None, :, None], (*mos.shape[:2], 1)), axis=2
             )[..., 0]
             free = scene.actions != 2
-            loss += (free * (own - scene.mos) ** 2).sum() / jnp.maximum(free.sum(), 1)
+            loss += ((own - scene.mos) ** 2).mean(where=free)
         return loss
 
     def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], Array]:

@@ -14,7 +14,7 @@ from qoejax.qoe import decide
 from qoejax.simulate import queue
 from qoejax.simulate.probes import PROBES
 from qoejax.simulate.queue import SLOT_S
-from qoejax.simulate.sources import ACTED_S, SERVICES, Scene
+from qoejax.simulate.sources import SERVICES, Scene
 
 ADMITTED = (1.0, 0.5, 0.0)
 """Share of a source's packets that allow, rate_limit and block let through, whichever they are."""
@@ -65,9 +65,12 @@ def prices(damage: Float[Array, ""], classes: int, sources: int) -> decide.Price
     return decide.Prices(each, averted, jnp.ones(sources))
 
 
-def admitted_attack_s(label: Int[Array, " N"], actions: Int[Array, " N"]) -> Float[Array, ""]:
-    """Seconds of attack let through, summed over sources; half a second for a limited one."""
-    return ACTED_S * (jnp.array(ADMITTED)[actions] * (label > 0)).sum()
+def admitted(label: Int[Array, " N"], actions: Int[Array, " N"]) -> Float[Array, ""]:
+    """Compromised sources that are let through; a limited one counts its share.
+
+    Times ``sources.ACTED_S``, attack-seconds.
+    """
+    return jnp.where(label > 0, jnp.array(ADMITTED)[actions], 0.0).sum()
 
 
 def _felt(name: str, delay_ms: Array, lost: Float[Array, "A S"], scene: Scene) -> Array:

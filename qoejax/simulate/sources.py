@@ -79,7 +79,10 @@ class Scene(NamedTuple):
 
 
 def scene(
-    key: Key[Array, ""], prevalence: Float[Array, ""], blur: Float[Array, ""], sources: int = SOURCES
+    key: Key[Array, ""],
+    prevalence: Float[Array, ""],
+    blur: Float[Array, ""],
+    sources: int = SOURCES,
 ) -> Scene:
     """A scene; the key alone decides all but who is compromised and how well it can be seen.
 
