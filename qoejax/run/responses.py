@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from qoejax.nets.sources import SourceNet
+from qoejax.nets.sources import Described, SourceNet
 from qoejax.qoe.policies import View
 from qoejax.simulate import acts, mixes, sources
 from qoejax.simulate.observe import FEATURES
@@ -27,6 +27,8 @@ NETS: dict[str, SourceNet] = {
     "detector": SourceNet(35, CLASSES, 0, acts.ADMITTED),
     "responder": SourceNet(35, 0, 1, acts.ADMITTED),
 }
+
+_WHOSE = {"joint": ("joint", "joint"), "separate": ("detector", "responder")}
 
 RECENT_S = 2
 _BYTES = next(i for i, f in enumerate(FEATURES) if f.name == "Tot sum")
@@ -108,52 +110,53 @@ _several = jax.jit(jax.vmap(sample, (0, 0, 0, None)), static_argnums=3)
 
 
 def fit(name: str, data: Sample, key: Key[Array, ""], steps: int, batch: int = 64) -> Fit:
-    """Trains one of ``NETS`` by AdamW with a cosine schedule.
-
-    The loss is cross-entropy of the class, where the net has one, plus squared error of the MOS of
-    sources that are not blocked, where it has one; of the kind that the source is of.
-    """
+    """Trains one of ``NETS`` on samples [E] by AdamW with a cosine schedule; see ``loss``."""
     net = NETS[name]
     flat = data.seen.x.reshape(-1, data.seen.x.shape[-1])
-    mean, std = jnp.asarray(flat.mean(0)), jnp.asarray(flat.std(0) + 1e-3)
-    x = (data.seen.x - np.asarray(mean)) / np.asarray(std)
+    mean, std = flat.mean(0), flat.std(0) + 1e-3
+    x = (data.seen.x - mean) / std
     data = jax.tree.map(jnp.asarray, data._replace(seen=data.seen._replace(x=x)))
     init_key, run_key = jax.random.split(key)
     first = jax.tree.map(lambda leaf: leaf[0], data)
     params = net.init(init_key, first.seen.x, first.seen.use, first.actions[0])
+    params = _train(net, params, data, run_key, steps, batch)
+    return Fit(params, jnp.asarray(mean), jnp.asarray(std))
+
+
+def loss(net: SourceNet, params: Any, scene: Sample) -> Float[Array, ""]:
+    """Loss of one scene whose features are standardised.
+
+    Cross-entropy of the classes, where the net has them, plus the squared error of the MOS of
+    sources that are not blocked, where it has one: of the kind that each source is of.
+    """
+    described = net.apply(params, *scene.seen, method="describe")
+    total = jnp.zeros(())
+    if net.classes:
+        entropy = optax.softmax_cross_entropy_with_integer_labels(described.logits, scene.label)
+        total += entropy.mean()
+    if net.kinds:
+        mos = jax.vmap(lambda a: net.apply(params, described, a, method="respond"))(scene.actions)
+        kind = jnp.broadcast_to(jnp.minimum(scene.label, net.kinds - 1), scene.actions.shape)
+        own = jnp.take_along_axis(mos, kind[..., None], axis=2)[..., 0]
+        total += ((own - scene.mos) ** 2).mean(where=scene.actions != 2)
+    return total
+
+
+@functools.partial(jax.jit, static_argnames=("net", "steps", "batch"))
+def _train(net: SourceNet, params: Any, data: Sample, key: Array, steps: int, batch: int) -> Any:
     optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, steps), weight_decay=1e-4)
 
-    def one(params: Any, scene: Sample) -> Array:
-        described = net.apply(params, *scene.seen, method="describe")
-        loss = jnp.zeros(())
-        if net.classes:
-            loss += optax.softmax_cross_entropy_with_integer_labels(
-                described.logits, scene.label
-            ).mean()
-        if net.kinds:
-            respond = functools.partial(net.apply, params, described, method="respond")
-            mos = jax.vmap(lambda a: respond(a))(scene.actions)
-            kind = jnp.minimum(scene.label, net.kinds - 1)
-            own = jnp.take_along_axis(
-                mos, jnp.broadcast_to(kind[None, :, None], (*mos.shape[:2], 1)), axis=2
-            )[..., 0]
-            free = scene.actions != 2
-            loss += ((own - scene.mos) ** 2).mean(where=free)
-        return loss
-
-    def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], Array]:
+    def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], None]:
         params, opt_state = state
-        rows = jax.random.randint(jax.random.fold_in(run_key, i), (batch,), 0, len(data.label))
+        rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, len(data.label))
         chosen = jax.tree.map(lambda leaf: leaf[rows], data)
-        loss, grads = jax.value_and_grad(
-            lambda p: jax.vmap(functools.partial(one, p))(chosen).mean()
-        )(params)
+        each = jax.vmap(functools.partial(loss, net), (None, 0))
+        grads = jax.grad(lambda p: each(p, chosen).mean())(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), loss
+        return (optax.apply_updates(params, updates), opt_state), None
 
-    train = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(steps)))
-    (params, _), _ = train((params, optimizer.init(params)))
-    return Fit(params, mean, std)
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
+    return params
 
 
 def view(fits: dict[str, Fit], seen: Seen, believes: str) -> View:
@@ -166,15 +169,15 @@ def view(fits: dict[str, Fit], seen: Seen, believes: str) -> View:
             detector and MOS(x, a) of the responder, which ignores classes.
     """
 
-    def described(name: str) -> tuple[Any, Any]:
+    def described(name: str) -> Described:
         x = (seen.x - fits[name].mean[None]) / fits[name].std[None]
-        return name, NETS[name].apply(fits[name].params, x, seen.use, method="describe")
+        return NETS[name].apply(fits[name].params, x, seen.use, method="describe")
 
-    whose = {"joint": ("joint", "joint"), "separate": ("detector", "responder")}[believes]
-    _, classes = described(whose[0])
-    name, response = described(whose[1])
+    detects, responds = _WHOSE[believes]
+    net, params, response = NETS[responds], fits[responds].params, described(responds)
 
     def respond(actions: Int[Array, " N"]) -> Float[Array, " N"]:
-        return NETS[name].apply(fits[name].params, response, actions, method="respond")[:, 0]
+        # The first kind is that of a benign source, where the net tells kinds.
+        return net.apply(params, response, actions, method="respond")[:, 0]
 
-    return View(jax.nn.softmax(classes.logits), respond)
+    return View(jax.nn.softmax(described(detects).logits), respond)
