@@ -31,6 +31,9 @@ BLURS = (0.5, 3.0, 8.0)
 JUDGED = 1
 """Index of the blur that the claim is judged at; the others are reported."""
 
+FRESH = 10_000
+"""Seed of scenes that measure the nets; training scenes have the seeds of the nets."""
+
 MOST_SEEDS = 3
 """More fits than these do not narrow intervals, which are over scenes."""
 
@@ -181,54 +184,70 @@ def error(fits: dict[str, Fit], data: responses.Sample) -> dict[str, float]:
     return found | {"spread": float(np.std(data.mos[kept]))}
 
 
-def run_seed(seed: int, work: Sizes) -> dict[str, Any]:
-    """Fits the nets, tunes every policy in every cell, and plays all test scenes.
-
-    Returns:
-        ``utility[policy][blur][prevalence][damage]``: of each test scene; ``benign_mos``,
-        ``alarms`` (share of benign sources), ``attack_s`` (a scene's admitted attack-seconds)
-        alike, as means; ``auc`` by blur; ``rmse`` of MOS.
-    """
+def learn(seed: int, work: Sizes) -> dict[str, Fit]:
+    """Fits every net to the same scenes with random actions."""
     start = time.perf_counter()
-    data = responses.samples(2 * seed + 1000, work.training, PREVALENCES, BLURS)
+    data = responses.samples(seed, work.training, PREVALENCES, BLURS)
     key = jax.random.key(seed)
     fits = {name: responses.fit(name, data, key, work.steps) for name in responses.NETS}
-    fresh = responses.samples(2 * seed + 1001, 200, PREVALENCES, BLURS)
     LOG.info("seed %d: nets fitted, %.0f s", seed, time.perf_counter() - start)
-    found: dict[str, Any] = {"rmse": error(fits, fresh), "auc": [], "knobs": {}}
-    names = ("utility", "benign_mos", "alarms", "attack_s")
-    found |= {name: {p: [] for p in policies.POLICIES} for name in names}
-    for blur in BLURS:
-        cells = []
-        for each in (found[name] for name in names):
-            for rows in each.values():
-                rows.append([])
-        for prevalence in PREVALENCES:
-            # Every seed's nets play the same scenes.
-            validation, test = (
-                make_cell(
-                    jax.random.key(i), jnp.float32(prevalence), jnp.float32(blur), work.scenes
-                )
-                for i in range(2)
-            )
-            cells.append(test)
-            for policy in policies.POLICIES:
-                played = tuned(policy, fits, validation, test)
-                _record(found, policy, [judged for judged, _ in played])
-                where = f"{policy}, blur {blur:g}, prevalence {prevalence:g}"
-                found["knobs"][where] = [knobs for _, knobs in played]
-        found["auc"].append(quality(fits, cells))
-        LOG.info("seed %d: blur %.1f, %.0f s", seed, blur, time.perf_counter() - start)
-    return found
+    return fits
 
 
-def _record(found: dict[str, Any], policy: str, played: Sequence[Judged]) -> None:
-    pairs = list(zip(played, DAMAGES, strict=True))
-    found["utility"][policy][-1].append([utility(j, d).tolist() for j, d in pairs])
-    found["benign_mos"][policy][-1].append([float(j.benign.sum() / j.count.sum()) for j in played])
-    found["alarms"][policy][-1].append([float(j.alarms.sum() / j.count.sum()) for j in played])
-    seconds = [sources.ACTED_S * float(j.admitted.mean()) for j in played]
-    found["attack_s"][policy][-1].append(seconds)
+def run_blur(fits: dict[str, Fit], blur: float, scenes: int) -> dict[str, Any]:
+    """Tunes every policy in every cell at one blur, and plays the test scenes.
+
+    Every seed's nets play the same scenes.
+
+    Returns:
+        ``utility[policy][prevalence][damage]``: of each test scene; alike, as means,
+        ``benign_mos``, ``alarms`` (share of benign sources) and ``attack_s`` (attack-seconds
+        admitted in a scene); ``knobs`` alike; ``auc`` and ``rmse`` of MOS.
+    """
+    start = time.perf_counter()
+    played: dict[str, list[Any]] = {policy: [] for policy in policies.POLICIES}
+    cells = []
+    for prevalence in PREVALENCES:
+        at = jnp.float32(prevalence), jnp.float32(blur)
+        validation, test = (make_cell(jax.random.key(i), *at, scenes) for i in range(2))
+        cells.append(test)
+        for policy, rows in played.items():
+            rows.append(tuned(policy, fits, validation, test))
+    fresh = responses.samples(FRESH, 200, PREVALENCES, [blur])
+    LOG.info("blur %g: every policy played, %.0f s", blur, time.perf_counter() - start)
+
+    def each(figure: Callable[[Judged, float], Any]) -> dict[str, Any]:
+        return {
+            policy: [
+                [figure(judged, d) for (judged, _), d in zip(row, DAMAGES, strict=True)]
+                for row in rows
+            ]
+            for policy, rows in played.items()
+        }
+
+    return {
+        "utility": each(lambda judged, damage: utility(judged, damage).tolist()),
+        "benign_mos": each(lambda judged, _: float(judged.benign.sum() / judged.count.sum())),
+        "alarms": each(lambda judged, _: float(judged.alarms.sum() / judged.count.sum())),
+        "attack_s": each(lambda judged, _: sources.ACTED_S * float(judged.admitted.mean())),
+        "knobs": {p: [[knobs for _, knobs in row] for row in rows] for p, rows in played.items()},
+        "auc": quality(fits, cells),
+        "rmse": error(fits, fresh),
+    }
+
+
+def run_seed(context: studies.Context, seed: int, work: Sizes) -> list[dict[str, Any]]:
+    """What ``run_blur`` found at each blur, kept; nets are fitted only where something is missing."""
+    fits = functools.cache(lambda: learn(seed, work))
+    grid = {"damages": DAMAGES, "prevalences": PREVALENCES, "blurs": BLURS}
+    return [
+        studies.once(
+            context.folder,
+            {"study": "decisions", "seed": seed, "blur": blur, **work._asdict(), **grid},
+            lambda blur=blur: run_blur(fits(), blur, work.scenes),
+        )
+        for blur in BLURS
+    ]
 
 
 def compare(utility: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -266,21 +285,13 @@ def study(context: studies.Context) -> studies.Outcome:
     grid.
     """
     work = sizes(context.scale)
-    seeds = range(min(context.seeds, MOST_SEEDS))
-    grid = {"damages": DAMAGES, "prevalences": PREVALENCES, "blurs": BLURS}
-    runs = [
-        studies.once(
-            context.folder, {"study": "decisions", "seed": seed, **work._asdict(), **grid},
-            functools.partial(run_seed, seed, work),
-        )
-        for seed in seeds
-    ]  # fmt: skip
+    runs = [run_seed(context, seed, work) for seed in range(min(context.seeds, MOST_SEEDS))]
 
     def mean(name: str, policy: str) -> np.ndarray:
-        return np.mean([run[name][policy] for run in runs], axis=0)
+        return np.mean([[found[name][policy] for found in run] for run in runs], axis=0)
 
     utilities = {policy: mean("utility", policy) for policy in policies.POLICIES}
-    auc = [float(np.mean([run["auc"][b]["joint"] for run in runs])) for b in range(len(BLURS))]
+    auc = [float(np.mean([run[b]["auc"]["joint"] for run in runs])) for b in range(len(BLURS))]
     rows = compare(utilities)
     for row in rows:
         at = [BLURS.index(row["blur"]), PREVALENCES.index(row["prevalence"])]
@@ -295,14 +306,21 @@ def study(context: studies.Context) -> studies.Outcome:
     judged = [row for row in rows if row["blur"] == BLURS[JUDGED]]
     won = sum(row["above all"] for row in judged)
     verdict = studies.HOLDS if 2 * won >= len(judged) else studies.FAILS
-    return studies.Outcome(verdict, _reason(judged, won, auc[JUDGED], runs), rows, (figure,))
+    return studies.Outcome(
+        verdict,
+        _reason(judged, won, auc[JUDGED], [run[JUDGED]["rmse"] for run in runs]),
+        rows,
+        (figure,),
+    )
 
 
-def _reason(judged: Sequence[Mapping[str, Any]], won: int, auc: float, runs: Any) -> str:
+def _reason(
+    judged: Sequence[Mapping[str, Any]], won: int, auc: float, rmse: Sequence[Mapping[str, float]]
+) -> str:
     beaten = {r: sum(row[f"over {r}, low"] > 0 for row in judged) for r in policies.RIVALS}
     each = ", ".join(f"{name} in {count}" for name, count in beaten.items())
     joint, apart, spread = (
-        np.mean([run["rmse"][name] for run in runs]) for name in ("joint", "separate", "spread")
+        np.mean([one[name] for one in rmse]) for name in ("joint", "separate", "spread")
     )
     return (
         f"At an AUC of {auc:.3f} joint is above every rival, interval included, in {won} of "

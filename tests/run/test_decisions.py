@@ -48,18 +48,25 @@ def test_a_gain_is_paired_by_scene_and_against_every_rival():
 def test_the_verdict_follows_from_the_figures(tmp_path, monkeypatch, gain, verdict):
     """Everything but the simulation: what is kept, averaged, compared, drawn and said."""
     made = utilities(gain)
-    mean = {name: u.mean(-1).tolist() for name, u in made.items()}
-    found = {
-        "utility": {name: u.tolist() for name, u in made.items()},
-        "benign_mos": mean, "alarms": mean, "attack_s": mean,
-        "auc": [{"joint": a, "separate": a} for a in (0.98, 0.95, 0.9)],
-        "rmse": {"joint": 0.5, "separate": 0.6, "spread": 1.4},
-    }  # fmt: skip
     ran = []
-    monkeypatch.setattr(decisions, "run_seed", lambda seed, work: ran.append(seed) or found)
-    for _ in range(2):
-        got = decisions.study(study.Context("", tmp_path, 2, 1.0))
-    assert ran == [0, 1]
+
+    def run_blur(fits, blur, scenes):
+        b = decisions.BLURS.index(blur)
+        ran.append((fits, blur))
+        mean = {name: u[b].mean(-1).tolist() for name, u in made.items()}
+        return {
+            "utility": {name: u[b].tolist() for name, u in made.items()},
+            "benign_mos": mean, "alarms": mean, "attack_s": mean,
+            "auc": {"joint": (0.98, 0.95, 0.9)[b]},
+            "rmse": {"joint": 0.5, "separate": 0.6, "spread": 1.4},
+        }  # fmt: skip
+
+    monkeypatch.setattr(decisions, "run_blur", run_blur)
+    monkeypatch.setattr(decisions, "learn", lambda seed, work: seed)
+    got = decisions.study(study.Context("", tmp_path, 2, 1.0))
+    assert ran == [(seed, blur) for seed in (0, 1) for blur in decisions.BLURS]
+    monkeypatch.setattr(decisions, "learn", lambda seed, work: pytest.fail("was kept"))
+    decisions.run_seed(study.Context("", tmp_path, 2, 1.0), 0, decisions.sizes(1.0))
     assert got.verdict == verdict
     assert "AUC of 0.950" in got.reason
     assert (tmp_path / "decisions.png").read_bytes().startswith(b"\x89PNG")
@@ -118,13 +125,12 @@ def test_separate_nets_have_as_many_parameters_together_as_the_joint_one():
 @pytest.mark.slow
 def test_the_whole_loop_runs_and_knows_its_order(monkeypatch):
     """Small, but with everything: nets learn, tuning tunes, the oracle is best."""
-    monkeypatch.setattr(decisions, "BLURS", (0.5,))
     monkeypatch.setattr(decisions, "PREVALENCES", (0.2,))
     monkeypatch.setattr(decisions, "DAMAGES", (2.0,))
-    found = decisions.run_seed(0, decisions.Sizes(400, 400, 24))
-    utility = {name: np.mean(u[0][0][0]) for name, u in found["utility"].items()}
+    found = decisions.run_blur(decisions.learn(0, decisions.Sizes(400, 400, 24)), 0.5, 24)
+    utility = {name: np.mean(u[0][0]) for name, u in found["utility"].items()}
     assert utility["oracle"] == max(utility.values())
     assert utility["allow"] < min(utility["ids"], utility["joint"], utility["separate_product"])
-    assert found["auc"][0]["joint"] > 0.9
+    assert found["auc"]["joint"] > 0.9
     assert found["rmse"]["joint"] < 0.7 * found["rmse"]["spread"]
-    assert found["attack_s"]["oracle"][0][0][0] == 0
+    assert found["attack_s"]["oracle"][0][0] == 0
