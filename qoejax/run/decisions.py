@@ -237,7 +237,7 @@ def run_blur(fits: dict[str, Fit], blur: float, scenes: int) -> dict[str, Any]:
 
 
 def run_seed(context: studies.Context, seed: int, work: Sizes) -> list[dict[str, Any]]:
-    """What ``run_blur`` found at each blur, kept; nets are fitted only where something is missing."""
+    """What ``run_blur`` found at each blur, kept; nets are fitted where something is missing."""
     fits = functools.cache(lambda: learn(seed, work))
     grid = {"damages": DAMAGES, "prevalences": PREVALENCES, "blurs": BLURS}
     return [
