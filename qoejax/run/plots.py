@@ -327,6 +327,46 @@ def sweep(curves: dict[str, tuple[str, list[int], np.ndarray, np.ndarray | None]
     return figure
 
 
+def phases(rows: list[dict[str, Any]], auc: list[float]) -> Figure:
+    """Gain of joint decisions over damage and prevalence, a column for each detector quality.
+
+    Args:
+        rows: of ``decisions.compare``, blur by blur.
+        auc: of the detector at each blur.
+    """
+    rivals = {"cost_bayes": "cost-sensitive Bayes", "separate_product": "separate models, product"}
+    blurs, prevalences, damages = (
+        list(dict.fromkeys(row[name] for row in rows)) for name in ("blur", "prevalence", "damage")
+    )
+    figure, grid = plt.subplots(
+        len(rivals), len(blurs), figsize=(3.3 * len(blurs) + 1, 6.2), dpi=120, squeeze=False,
+        sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    most = max(abs(row[f"over {rival}"]) for rival in rivals for row in rows)
+    shape = (len(blurs), len(prevalences), len(damages))
+    image = None
+    for line, (rival, title) in zip(grid, rivals.items(), strict=True):
+        gain = np.reshape([row[f"over {rival}"] for row in rows], shape)
+        low = np.reshape([row[f"over {rival}, low"] for row in rows], shape)
+        for b, axes in enumerate(line):
+            image = axes.imshow(gain[b], cmap="RdBu", vmin=-most, vmax=most, origin="lower")
+            for p, d in np.ndindex(*shape[1:]):
+                sure = low[b, p, d] > 0
+                colour = "white" if abs(gain[b, p, d]) > 0.6 * most else "black"
+                axes.text(
+                    d, p, f"{gain[b, p, d]:+.3f}", ha="center", va="center", fontsize=8,
+                    color=colour, weight="bold" if sure else "normal",
+                )  # fmt: skip
+            axes.set_xticks(range(len(damages)), [f"{d:g}" for d in damages])
+            axes.set_yticks(range(len(prevalences)), [f"{100 * p:g} %" for p in prevalences])
+            axes.set_title(f"over {title}\nAUC of detection {auc[b]:.3f}", fontsize=9)
+    figure.supxlabel("damage of an admitted attack, MOS points", fontsize=10)
+    figure.supylabel("share of sources compromised", fontsize=10)
+    assert image is not None
+    figure.colorbar(image, ax=grid, label="gain of joint, MOS points per source", shrink=0.7)
+    return figure
+
+
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a PNG and frees the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)

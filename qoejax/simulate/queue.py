@@ -28,9 +28,12 @@ class Served(NamedTuple):
 
 
 def fifo(
-    arrivals: Float[Array, " S"], service: Float[Array, " S"], buffer: Float[Array, ""]
+    arrivals: Float[Array, " S"],
+    service: Float[Array, " S"],
+    buffer: Float[Array, ""],
+    waiting: Float[Array, ""] | None = None,
 ) -> Served:
-    """A slotted fluid queue that starts empty.
+    """A slotted fluid queue.
 
     With arrivals A and service c in a slot, backlog q and buffer B: q' = clip(q + A - c, 0, B), and
     what exceeds B is lost. So arrivals = served + lost + change of backlog, exactly.
@@ -39,6 +42,7 @@ def fifo(
         arrivals: amount offered in each slot, non-negative.
         service: amount that can be served in each slot, non-negative.
         buffer: amount that may wait, non-negative.
+        waiting: backlog before the first slot, at most the buffer; None for an empty queue.
     """
 
     def slot(backlog: Array, now: tuple[Array, Array]) -> tuple[Array, Served]:
@@ -48,5 +52,6 @@ def fifo(
         left = jnp.clip(excess, 0.0, buffer)
         return left, Served(left, lost / jnp.maximum(offered, 1e-30))
 
-    _, served = jax.lax.scan(slot, jnp.zeros_like(buffer), (arrivals, service))
+    first = jnp.zeros_like(buffer) if waiting is None else waiting
+    _, served = jax.lax.scan(slot, first, (arrivals, service))
     return served
