@@ -28,6 +28,7 @@ class Context(NamedTuple):
     folder: pathlib.Path  # the study's own; units of work are kept in it
     seeds: int  # fits of each thing that is compared
     scale: float  # 1 as published; below it, proportionally less work
+    configs: Mapping[str, Any] = {}  # by dataset: how the hybrid is trained on it in one place
 
 
 class Outcome(NamedTuple):
