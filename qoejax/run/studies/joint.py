@@ -1,5 +1,6 @@
 """One net for both tasks against a net for each: of its size, and of its size in sum."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Pair(NamedTuple):
     @property
     def not_worse(self) -> bool:
         """Both within the margins at the lower ends of the intervals."""
-        return self.f1.least >= -POINTS and self.error.least >= -np.log1p(SHARE)
+        return self.f1.least >= -POINTS and self.error.least >= -math.log1p(SHARE)
 
     @property
     def better(self) -> bool:
