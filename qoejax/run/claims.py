@@ -195,23 +195,23 @@ def run(
     """
     if unknown := [name for name in only if name not in claims]:
         raise RunError(f"no claim is called {unknown[0]!r}: expected some of {', '.join(claims)}")
-    start = time.perf_counter()
+    start, names = time.perf_counter(), list(only or claims)
     workdir = files.writable_folder(workdir, "workdir")
     with files.locked(workdir / ".lock", f"workdir {workdir}"):
         if claims is CLAIMS:
             load.builder(SIMULATED, asked.data_dir or None)
-        for name in only or claims:
+        for name in names:
             LOG.info("%s: %s", name, claims[name].says)
             record = _try(workdir / name, claims[name], asked, find or study_of)
             LOG.info("%s: %s. %s", name, record["verdict"], record["reason"])
-            page = write(workdir, asked, claims, output)
-    counts = claims_page.counts(page["claims"])
-    broken = [
-        n for n, r in page["claims"].items() if r["verdict"] == BROKEN and (n in (only or claims))
-    ]
-    seconds = round(time.perf_counter() - start, 1)
-    path = output or workdir / "claims.md"
-    return {**counts, "seconds": seconds, "path": str(path), "broken": broken}
+            write(workdir, asked, claims, output)
+        records = write(workdir, asked, claims, output)["claims"]
+    return {
+        **claims_page.counts(records),
+        "seconds": round(time.perf_counter() - start, 1),
+        "path": str(output or workdir / "claims.md"),
+        "broken": [name for name in names if records[name]["verdict"] == BROKEN],
+    }
 
 
 def study_of(module: str) -> Callable[[study.Context], study.Outcome]:

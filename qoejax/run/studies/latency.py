@@ -159,8 +159,9 @@ def _measure(context: Context, calls: int) -> dict[str, Any]:
     sizes = {k: v for k, v in task.config.model.to_dict().items() if k != "net"}
     spec = task.data.spec
     several = programs(task.data.stats, windows, sizes, len(spec.label_names), len(spec.services))
-    several |= _boosting(task, windows)
-    timed = in_turn(several, max(300, calls // 4))
+    few = max(300, calls // 4)
+    timed = in_turn(several, few)
+    timed |= in_turn(_boosting(task, windows), few)  # apart: its threads would delay the others
     return {
         name: {"us": percentiles(us), "ratios": ratios(us)}
         for name, us in (("single records", single), ("windows of 8 records", timed))

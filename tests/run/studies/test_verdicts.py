@@ -156,8 +156,8 @@ def test_clients_are_scored_on_their_own_mix():
 
 
 def test_protection():
-    cost = protection.Cost(0.0, 0.0, 0.05, 0.7)
-    masked = protection.Cost(1e-6, 2e-6, 0.09, 0.7)
+    cost = protection.Cost(0.0, 0.0, 0.05, 0.7, 1.5)
+    masked = protection.Cost(1e-6, 2e-6, 0.09, 0.7, 2.0)
     assert protection.judge({"pqc": cost, "secagg": masked}, 0.7)[0] == HOLDS
     for bad in (cost._replace(difference=1e-9), cost._replace(share=0.1)):
         assert protection.judge({"pqc": bad, "secagg": masked}, 0.7)[0] == FAILS
