@@ -18,6 +18,9 @@ RIVALS = (
 )  # fmt: skip
 """Less work leaves out the last of these first."""
 
+OVER_TIME = ("gru", "transformer", "cnn_lstm", "lstm")
+"""Of a single record they would make a sequence of its features, which have no order."""
+
 LEAST_RIVALS = 4
 TRIALS = 3
 SHARE = 2 / 3
@@ -53,9 +56,10 @@ def judge(duels: Mapping[str, Duel]) -> tuple[str, str]:
     return HOLDS, text
 
 
-def rivals(scale: float) -> tuple[str, ...]:
-    """The contenders that a scale pays for."""
-    return RIVALS[: max(LEAST_RIVALS, round(scale * len(RIVALS)))]
+def rivals(scale: float, window: int) -> tuple[str, ...]:
+    """The contenders that a scale pays for, on windows of so many records."""
+    fit = [name for name in RIVALS if window > 1 or name not in OVER_TIME]
+    return tuple(fit[: max(LEAST_RIVALS, round(scale * len(fit)))])
 
 
 def trials(scale: float) -> int:
@@ -81,7 +85,7 @@ def study(context: Context) -> Outcome:
 
 def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
     said, rows = {}, []
-    for name in ("qoenet", *rivals(context.scale)):
+    for name in ("qoenet", *rivals(context.scale, task.data.spec.window)):
         if lacking := _lacking(name):
             rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
             continue

@@ -124,7 +124,7 @@ def _bound(config: Any, count: list[int], workdir: pathlib.Path, clipped: int) -
     """
     if clipped:
         return 0.0
-    heaviest, total = max(count), sum(count)
+    heaviest, total = float(max(count)), float(sum(count))
     fitted = ring.fit(config.exchange.clip, heaviest, len(count))
     with np.load(workdir / "model" / "params.npz") as params:
         largest = max(float(np.abs(params[k]).max()) for k in params.files)

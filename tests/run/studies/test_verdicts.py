@@ -49,8 +49,10 @@ def test_precision(gaps, verdict):
 
 
 def test_precision_has_fewer_contenders_at_less_work():
-    assert precision.rivals(1.0) == precision.RIVALS
-    assert precision.rivals(0.1) == precision.RIVALS[:4]
+    assert precision.rivals(1.0, 8) == precision.RIVALS
+    assert precision.rivals(0.1, 8) == precision.RIVALS[:4]
+    assert not set(precision.rivals(1.0, 1)) & set(precision.OVER_TIME)
+    assert {"lightgbm", "tabm", "ft_transformer"} < set(precision.rivals(1.0, 1))
     assert [precision.trials(s) for s in (0.1, 0.5, 1.0)] == [1, 2, 3]
 
 
