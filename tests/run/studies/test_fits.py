@@ -20,7 +20,8 @@ def rows():
     rng = np.random.default_rng(0)
     return Examples(
         rng.normal(size=(12, 4, 2)).astype(np.float32), np.arange(12, dtype=np.int32) % 3,
-        rng.uniform(1, 5, (12, len(SERVICES))).astype(np.float32), np.ones((12, len(SERVICES)), bool),
+        rng.uniform(1, 5, (12, len(SERVICES))).astype(np.float32),
+        np.ones((12, len(SERVICES)), bool),
         np.ones(12, np.float32),
     )  # fmt: skip
 
