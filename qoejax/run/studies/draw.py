@@ -38,7 +38,7 @@ def gaps(found: Mapping[str, Mapping[str, Gap]], title: str = "ahead") -> Figure
         axes.set_xlabel(f"{key}: {title}")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_yticks(range(len(names)), names, fontsize=9)
-    panels[0][0].invert_yaxis()
+    panels[0][0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 

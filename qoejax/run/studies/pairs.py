@@ -86,21 +86,19 @@ def by_block(values: Float[np.ndarray, "N D"], block: Int[np.ndarray, " N"]) -> 
 
 
 def macro_f1(said: Said, task: Task) -> Weighted:
-    """Macro-F1 over the classes that occur in all test rows."""
+    """Macro-F1 over the classes that occur; a resample may lack one that is rare."""
     label, classes = task.data.test.label, len(task.data.spec.label_names)
     cell = label * classes + np.asarray(said.probability).argmax(1)
-    there = np.flatnonzero(np.bincount(label, minlength=classes))
-    # Rows of one cell of the confusion matrix, by block; kept sparse where blocks are rows.
     block, count = task.block, classes**2
 
     def f1(weights: np.ndarray) -> np.ndarray:
         matrix = np.stack(
             [np.bincount(cell, weights=w[block], minlength=count) for w in weights]
         ).reshape(-1, classes, classes)
-        hits = np.einsum("rcc->rc", matrix)
-        total = matrix.sum(1) + matrix.sum(2)
+        truth, hits = matrix.sum(2), np.einsum("rcc->rc", matrix)
+        total = truth + matrix.sum(1)
         score = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-        return score[:, there].mean(1)
+        return (score * (truth > 0)).sum(1) / (truth > 0).sum(1)
 
     return f1
 
