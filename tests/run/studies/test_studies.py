@@ -20,7 +20,7 @@ def guess(name):
             rng = np.random.default_rng([len(name), seed])
             classes = len(problem.spec.label_names)
             noise = rng.random((len(rows.label), classes))
-            odds = np.eye(classes)[rows.label] + 0.02 * len(name) * noise
+            odds = np.eye(classes)[rows.label] + 0.2 * len(name) * noise
             noise = 0.05 * len(name) * rng.normal(size=rows.mos.shape)
             return Said(odds / odds.sum(1, keepdims=True), rows.mos + noise)
 
