@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.bench import common, subjects
+from experiments.bench import common
 
 _DATASETS = flags.DEFINE_list(
     "datasets", ["cloud_gaming", "poqemon", "vlc", "p1203"], "Configs of human_qoe."
@@ -37,6 +37,8 @@ STANDARD = "p1203_mode0_O46"
 
 def everyone(config: Any, spec: Any, train: Any, test: Any) -> dict[str, np.ndarray]:
     """Forecasts for the rows of ``test``, by who makes them."""
+    from qoejax.run import subjects
+
     constant = np.full((1, len(test.label)), train.mos[:, 0].mean())
     out = {
         "ours": subjects.ours(config, spec, train, test, _SEEDS.value),
@@ -54,6 +56,7 @@ def line(
     """The figures of one comparison."""
     from qoejax.data import rated
     from qoejax.objectives import metrics
+    from qoejax.run import subjects
 
     true, out = rows.mos[:, 0].astype(np.float64), {}
     for name, each in forecasts.items():
@@ -81,6 +84,7 @@ def compare(name: str) -> dict[str, Any]:
     """Both lines of a dataset; returns the margin over gradient boosting in the folds."""
     from configs import human_qoe
     from qoejax.data import load, rated, table
+    from qoejax.run import subjects
 
     config = human_qoe.get_config(name)
     config.fed.rounds = _ROUNDS.value or config.fed.rounds

@@ -14,7 +14,6 @@ matrix products, counted by hand, over that of the square products.
 """
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +31,6 @@ _REPEATS = flags.DEFINE_integer("repeats", 9, "Calls of many records, and produc
 _NETS = flags.DEFINE_list("nets", ["hybrid", "narrow", "small"], "Names of SIZES, for throughput.")
 _SIZE = flags.DEFINE_integer("size", 1024, "Of the square products.", lower_bound=1)
 
-FEATURES, CLASSES, SERVICES = 39, 10, 4
-
 DEFAULTS = {"width": 64, "depth": 2, "heads": 4, "mlp": 128, "embed_size": 8, "hidden": 128}
 
 SIZES: dict[str, dict[str, int]] = {
@@ -44,58 +41,14 @@ SIZES: dict[str, dict[str, int]] = {
 """Arguments of ``qoenet``; the first are its defaults."""
 
 
-def statistics() -> tuple[Any, np.ndarray]:
-    """Rank maps fitted to made-up columns that span decades, and rows [N,1,D] of them."""
-    from qoejax.data import preprocess
-    from qoejax.data.table import Column, Spec, make_table
-
-    rng = np.random.default_rng(0)
-    x = np.exp(3 * rng.standard_normal((4096, 1, FEATURES))).astype(np.float32)
-    columns = tuple(Column(f"x{i}", "", "numeric", False, "") for i in range(FEATURES))
-    spec = Spec("bench", columns, tuple(map(str, range(CLASSES))), (), {}, "0", 1)
-    return preprocess.fit(spec, make_table(x, rng.integers(0, CLASSES, len(x)))), x
-
-
-def networks(sizes: dict[str, int], classes: int, services: int) -> Callable[[Any], Any]:
-    """``features -> outputs`` of a new hybrid at T = 1."""
-    import jax
-    import jax.numpy as jnp
-
-    from qoejax.nets import NETS
-
-    net = NETS["qoenet"](classes=classes, services=services, **sizes)
-    params = net.init(jax.random.key(0), jnp.zeros((1, 1, FEATURES)))
-    return lambda x: net.apply(params, x)
-
-
 def latency() -> dict[str, Any]:
     """Microseconds of one record on one core."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    import jax
+    from qoejax.run.studies import latency as one  # its process keeps to one core before JAX starts
 
-    from qoejax.data import features, preprocess
-
-    stats, x = statistics()
-    see, sizes = features.make(stats), SIZES["hybrid"]
-    joint = networks(sizes, CLASSES, SERVICES)
-    classes, mos = networks(sizes, CLASSES, 0), networks(sizes, 1, SERVICES)
-    seen = preprocess.apply(stats, x)
-    raw = {"joint": joint, "class_twin": classes, "mos_twin": mos}
-    calls = {name: _ahead(lambda v, f=f: f(see(v)), x) for name, f in raw.items()}
-    calls |= {f"{name}_net": _ahead(f, seen) for name, f in raw.items()}
-    calls["features"] = _ahead(see, x)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(_CALLS.value + 100):
-        row = i % len(x)
-        for name, call in calls.items():
-            one = (seen if name.endswith("_net") else x)[row : row + 1]
-            start = time.perf_counter()
-            jax.block_until_ready(call(one))
-            if i >= 100:
-                times[name].append(time.perf_counter() - start)
-    us = {n: dict(zip(("p50", "p95", "p99"), 1e6 * np.percentile(t, (50, 95, 99)), strict=True))
-          for n, t in times.items()}  # fmt: skip
+    one.on_one_core()
+    stats, x = one.statistics()
+    calls = one.programs(stats, x, SIZES["hybrid"], one.CLASSES, one.SERVICES)
+    us = one.percentiles(one.in_turn(calls, _CALLS.value))
     row = {
         "bench": "latency", "calls": _CALLS.value, "microseconds": us,
         "ratio": _ratio(us, "", "p99"), "ratio_p50": _ratio(us, "", "p50"),
@@ -112,29 +65,24 @@ def _ratio(us: dict[str, dict[str, float]], part: str, level: str) -> float:
     return us[f"joint{part}"][level] / twins
 
 
-def _ahead(f: Callable[[Any], Any], rows: np.ndarray) -> Callable[[np.ndarray], Any]:
-    import jax
-
-    return jax.jit(f).lower(jax.ShapeDtypeStruct((1, *rows.shape[1:]), rows.dtype)).compile()
-
-
 def throughput() -> dict[str, Any]:
     """Records a second on all cores, features included or not."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     from qoejax.data import features, preprocess
+    from qoejax.run.studies import latency as one
 
-    stats, x = statistics()
+    stats, x = one.statistics()
     see, seen = features.make(stats), preprocess.apply(stats, x)
     rates = {}
     peak, peak_flops = products.peak_call(_SIZE.value, 16)
     for name in _NETS.value:
-        net = networks(SIZES[name], CLASSES, SERVICES)
+        net = one.network(SIZES[name], one.CLASSES, one.SERVICES, (1, one.FEATURES))
         # Positions, stride and kernel are those of qoenet's own defaults.
         counted = SIZES[name] | {"frequencies": 8, "kernel": 4, "stride": 4}
-        heads = CLASSES + 17 * SERVICES
-        flops = products.matmul_flops(counted, FEATURES, heads - 17, 1) / 3
+        heads = one.CLASSES + 17 * one.SERVICES
+        flops = products.matmul_flops(counted, one.FEATURES, heads - 17, 1) / 3
         for batch in map(int, _BATCHES.value):
             calls = {
                 "net": _many(net, seen, batch),

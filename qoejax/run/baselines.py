@@ -119,17 +119,17 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     none, rows_held, work = (jnp.int32(v) for v in (0, count[0], steps))
     client = Cohort(none, none, rows_held, work, jnp.float32(1))
 
-    # Donated and compiled once: the rate of a round is traced, and rows are no constants.
+    # Donated and compiled once, for every seed: rows, key and the rate of a round are traced.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def a_round(params: Any, state: Any, staged: Any, number: Any) -> Any:
+    def a_round(params: Any, state: Any, rows: Examples, key: jax.Array, number: Any) -> Any:
         own = jax.random.fold_in(key, number)
-        delta, state, _ = update.update(params, state, staged, client, own, schedule(number))
+        delta, state, _ = update.update(params, state, rows, client, own, schedule(number))
         return jax.tree.map(jnp.add, params, delta), state
 
     params = objective.init(jax.random.fold_in(key, config.fed.rounds), staged.x[:1])
     state = update.init(params)
     for number in range(config.fed.rounds):
-        params, state = a_round(params, state, staged, jnp.int32(number))
+        params, state = a_round(params, state, staged, key, jnp.int32(number))
     return params
 
 

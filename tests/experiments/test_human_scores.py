@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from configs import human_qoe
-from experiments.bench import subjects
 from qoejax.data import load
 from qoejax.qoe import scales
-from qoejax.run import evaluate, model
+from qoejax.run import evaluate, model, subjects
 from qoejax.run.train import train
 from tests.data import dummy
 

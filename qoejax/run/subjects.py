@@ -2,18 +2,19 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from qoejax.data import preprocess
+from qoejax.data.table import CATEGORICAL
+from qoejax.fed.evaluate import make_evaluator
+from qoejax.qoe import scales
+from qoejax.run import build
 
 
 def ours(config: Any, spec: Any, train: Any, test: Any, seeds: int) -> np.ndarray:
     """Forecasts [seeds, N] for the rows of ``test`` after training on ``train``."""
-    import jax
-    import jax.numpy as jnp
-
-    from qoejax.fed.evaluate import make_evaluator
-    from qoejax.qoe import scales
-    from qoejax.run import build
-
     stats = build.statistics(config, spec, train)
     rows = jax.tree.map(jnp.asarray, build.examples(spec, stats, train))
     x = build.examples(spec, stats, test).x
@@ -35,9 +36,6 @@ def ours(config: Any, spec: Any, train: Any, test: Any, seeds: int) -> np.ndarra
 def trees(spec: Any, train: Any, test: Any) -> dict[str, np.ndarray]:
     """Forecasts [1, N] of the tree ensembles for the rows of ``test``."""
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
-
-    from qoejax.data import preprocess
-    from qoejax.data.table import CATEGORICAL
 
     columns = preprocess.retained(spec)
     kinds = [spec.columns[j].kind == CATEGORICAL for j in columns]

@@ -1,0 +1,1 @@
+"""The experiments behind the claims of ``run.claims``, one module each."""

@@ -1,0 +1,196 @@
+"""Federated against centralised and local-only training, by how alike the clients are."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from qoejax.fed.evaluate import make_evaluator
+from qoejax.run import build, evaluate, outputs, plots, train
+from qoejax.run.baselines import interval
+from qoejax.run.studies import draw, fits
+from qoejax.run.studies.fits import SIMULATED
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+
+SITES = "sites"
+PARTITIONS: dict[str, dict[str, Any]] = {
+    "Dirichlet 1.0": {"partition": "dirichlet", "alpha": 1.0},
+    "Dirichlet 0.3": {"partition": "dirichlet", "alpha": 0.3},
+    SITES: {"partition": "natural"},
+    "Dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1},
+}
+"""Less work leaves out the last of these first."""
+
+GAPS = {"Dirichlet 1.0": 0.02, "Dirichlet 0.3": 0.05}
+"""Macro-F1 that may be lost to centralised training."""
+
+BETTER = 0.80
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "fedavg": {},
+    "fedper": {},
+    "fedprox": {},
+    "scaffold": {"optimizer": "sgd", "lr": 0.1},
+    "fedbn": {},
+}
+"""Keys of ``client`` that differ; less work leaves out the last first."""
+
+MODEL = {"net": "qoenet", "width": 32, "depth": 1, "heads": 4, "mlp": 64, "hidden": 64}
+CLIENTS, ROUNDS, SEEDS = 20, 12, 2
+
+
+class Run(NamedTuple):
+    """Macro-F1 on all test rows, and by client on test rows weighted as the client's are."""
+
+    f1: float
+    clients: np.ndarray  # [K]
+
+
+Runs = Mapping[str, Mapping[str, list[Run]]]
+"""By partition and algorithm, one of each seed."""
+
+
+def judge(runs: Runs) -> tuple[str, str]:
+    """Holds if one algorithm keeps to the gaps and serves enough clients in every partition."""
+    best, text = None, []
+    algorithms = [a for a in ALGORITHMS if all(a in own for own in runs.values())]
+    for name in algorithms:
+        gaps, shares = losses(runs, name)
+        kept = all(gaps[p] <= limit for p, limit in GAPS.items())
+        served = all(share >= BETTER for p, share in shares.items() if p in GAPS or p == SITES)
+        score = sum(max(0.0, gaps[p] - limit) for p, limit in GAPS.items())
+        line = (
+            f"{name}: below centralised by "
+            + ", ".join(f"{v:.3f} at {p}" for p, v in gaps.items())
+            + "; better than local-only for "
+            + ", ".join(f"{v:.0%} at {p}" for p, v in shares.items())
+        )
+        text.append((not (kept and served), score, line))
+        best = best or (name if kept and served else None)
+    return (HOLDS if best else FAILS), min(text)[2]
+
+
+def losses(runs: Runs, name: str) -> tuple[dict[str, float], dict[str, float]]:
+    """By partition: macro-F1 lost to centralised, share of clients better off than alone."""
+    gaps, shares = {}, {}
+    for partition, own in runs.items():
+        mean = {a: float(np.mean([r.f1 for r in own[a]])) for a in (name, "centralised")}
+        gaps[partition] = mean["centralised"] - mean[name]
+        better = [
+            np.mean(r.clients > alone.clients)
+            for r, alone in zip(own[name], own["local_only"], strict=True)
+        ]
+        shares[partition] = float(np.mean(better))
+    return gaps, shares
+
+
+def study(context: Context) -> Outcome:
+    """See ``claims.CLAIMS``."""
+    count = max(2, round(context.scale * len(PARTITIONS)))
+    chosen = list(PARTITIONS)[:count]
+    names = [*list(ALGORITHMS)[: max(2, round(context.scale * len(ALGORITHMS)))], "local_only"]
+    seeds = min(SEEDS, context.seeds)
+    runs: dict[str, dict[str, list[Run]]] = {}
+    for partition in chosen:
+        runs[partition] = {
+            name: [_run(context, partition, name, seed) for seed in range(seeds)]
+            for name in (*names, "centralised")
+        }
+    rows = []
+    for partition, own in runs.items():
+        for name, each in own.items():
+            row: dict[str, Any] = {
+                "clients": partition, "training": name,
+                "macro-F1": list(interval([r.f1 for r in each])),
+                "mean client": float(np.mean([r.clients.mean() for r in each])),
+                "worst client": float(np.mean([r.clients.min() for r in each])),
+            }  # fmt: skip
+            if name not in ("centralised", "local_only"):
+                row["better than alone"] = f"{losses(runs, name)[1][partition]:.0%}"
+            rows.append(row)
+    shown = {f"{r['clients']}: {r['training']}": r["macro-F1"] for r in rows}
+    plots.save(draw.bars(shown, "macro-F1 on all test rows"), context.folder / "federated.png")
+    return Outcome(*judge(runs), rows, ["federated.png"])
+
+
+def settings(context: Context, partition: str, algorithm: str) -> ml_collections.ConfigDict:
+    """The config of one way of training, of a smaller hybrid, in the clear."""
+    c = fits.config(context, SIMULATED)
+    if c.model.net == "qoenet":
+        c.model = dict(MODEL)
+    c.clients.update(count=min(CLIENTS, c.clients.count), **PARTITIONS[partition])
+    c.fed.update(algorithm=algorithm, rounds=max(3, round(context.scale * ROUNDS)))
+    c.client.update(ALGORITHMS.get(algorithm, {}))
+    c.exchange.mode = "none"
+    c.perf.update(client_axis="turn", devices=1)
+    c.data.seed = 0  # The same clients for every seed of training.
+    return c
+
+
+def _run(context: Context, partition: str, algorithm: str, seed: int) -> Run:
+    """One training, kept."""
+    c = settings(context, partition, algorithm)
+    work = {"federated": algorithm, "partition": partition, "seed": seed,
+            "config": build.plain_config(c)}  # fmt: skip
+
+    def compute() -> dict[str, Any]:
+        c.seed = seed
+        build.check(c)
+        data = build.data(c)
+        population = build.population(c, data)
+        counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
+        objective = build.objective(c, data.spec, counts)
+        engine = train.engines(c, data, population, objective)[0](None)
+        key = jax.random.key(seed)
+        first = objective.init(jax.random.fold_in(key, 0), jnp.asarray(data.train.x[:1]))
+        rows = engine.place(population.examples)
+        again = jax.random.fold_in(key, 1)
+        state, _ = engine.block(engine.init(first), rows, again, c.fed.rounds)
+        stacked = engine.models is not None
+        params = jax.device_get(engine.models(state) if engine.models else state.params)
+        predict = make_evaluator(objective.predict, c.evaluation.batch)
+        models = evaluate.unstack(params) if stacked else [params]
+        x = jnp.asarray(data.test.x)
+        said = [outputs.probabilities(jax.device_get(predict(p, x)))[0].argmax(1) for p in models]
+        weight = client_weights(c, data)
+        return scores(said, data.test.label, weight, len(data.spec.label_names))
+
+    kept = once(context.folder, work, compute)
+    return Run(kept["f1"], np.array(kept["clients"], float))
+
+
+def client_weights(config: ml_collections.ConfigDict, data: build.Data) -> np.ndarray:
+    """Weights [K,N] of test rows that give each client's own mix: its sites, or its classes."""
+    c = build.from_plain(build.plain_config(config))
+    c.fed.algorithm = "fedavg"  # Clients are the same whoever trains.
+    population = build.population(c, data)
+    if c.clients.partition == "natural":
+        owner = build.owners(population, data)
+        return np.stack([owner == k for k in range(len(population.count))]).astype(np.float64)
+    label, classes = data.test.label, len(data.spec.label_names)
+    there = np.maximum(np.bincount(label, minlength=classes), 1)
+    own = np.stack(
+        [np.bincount(data.train.label[part], minlength=classes) for part in population.parts]
+    )
+    return (own / own.sum(1, keepdims=True) / there)[:, label]
+
+
+def scores(
+    said: list[np.ndarray], label: np.ndarray, weight: np.ndarray, classes: int
+) -> dict[str, Any]:
+    """Macro-F1 of the models' classes [N] on all rows, and of each client's model on its rows."""
+
+    def f1(predicted: np.ndarray, rows: np.ndarray) -> float:
+        cells = np.bincount(label * classes + predicted, weights=rows, minlength=classes**2)
+        matrix = cells.reshape(classes, classes)
+        there, total = matrix.sum(1) > 0, matrix.sum(0) + matrix.sum(1)
+        return float((2 * np.diag(matrix)[there] / total[there]).mean())
+
+    whole = np.ones(len(label))
+    own = said if len(said) == len(weight) else said * len(weight)
+    return {
+        "f1": float(np.mean([f1(p, whole) for p in said])),
+        "clients": [f1(p, w) for p, w in zip(own, weight, strict=True)],
+    }

@@ -1,0 +1,216 @@
+"""Contenders fitted once for all studies: what each said of the test rows is kept.
+
+Fits lie in ``fits`` beside the studies' own folders, named by all that decides them. Less work is
+fewer training rows and then fewer rounds, for every contender alike.
+"""
+
+import hashlib
+import io
+import logging
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from qoejax.data import table
+from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
+from qoejax.run import baselines, build, files, study, tables
+from qoejax.run.baselines import CONTENDERS, Contender, Problem, Said
+from qoejax.run.errors import RunError
+from qoejax.types import Examples
+
+LOG = logging.getLogger("qoejax")
+
+SIMULATED = "simulated_iot/small"
+LEAST_ROWS = 3000
+"""Training rows that less work never goes below, where there are as many."""
+
+LEAST_ROUNDS = 3
+AHEAD_S = 3
+"""A score so many seconds ahead counts as a forecast: one second ahead persistence has won."""
+
+
+class Task(NamedTuple):
+    """A dataset, how the hybrid learns it in one place, and which test rows belong together."""
+
+    name: str
+    config: ml_collections.ConfigDict
+    data: build.Data
+    block: np.ndarray  # [N]: the episode of each test row, or the row itself
+
+    @property
+    def problem(self) -> Problem:
+        """What contenders learn from."""
+        return Problem(self.config, self.data.spec, self.data.train)
+
+
+def last_second(contender: Contender) -> Contender:
+    """The same contender, shown only the last record of a window: T = 1."""
+
+    def cut(rows: Examples) -> Examples:
+        return rows._replace(x=np.ascontiguousarray(rows.x[:, -1:]))
+
+    def fit(problem: Problem, settings: Mapping[str, Any], seed: int) -> baselines.Predict:
+        predict = contender.fit(problem._replace(rows=cut(problem.rows)), settings, seed)
+        return lambda rows: predict(cut(rows))
+
+    return Contender(fit, contender.space)
+
+
+def forecasting(contender: Contender) -> Contender:
+    """The same contender, taught only the scores of ``services``, since it fits each apart."""
+
+    def fit(problem: Problem, settings: Mapping[str, Any], seed: int) -> baselines.Predict:
+        ahead = np.isin(np.arange(problem.rows.mos.shape[1]), services(problem.spec))
+        rows = problem.rows._replace(mos_mask=problem.rows.mos_mask & ahead)
+        return contender.fit(problem._replace(rows=rows), settings, seed)
+
+    return Contender(fit, contender.space)
+
+
+def shuffled(contender: Contender) -> Contender:
+    """The same contender, its training labels permuted."""
+
+    def fit(problem: Problem, settings: Mapping[str, Any], seed: int) -> baselines.Predict:
+        order = np.random.default_rng((seed, 7)).permutation(len(problem.rows.label))
+        rows = problem.rows._replace(label=problem.rows.label[order])
+        return contender.fit(problem._replace(rows=rows), settings, seed)
+
+    return Contender(fit, contender.space)
+
+
+EXTRA: dict[str, Contender] = {
+    "qoenet_one_record": last_second(CONTENDERS["qoenet"]),
+    "qoenet_shuffled": shuffled(CONTENDERS["qoenet"]),
+    "boosting_ahead": forecasting(CONTENDERS["histogram_boosting"]),
+}
+"""Contenders that only a study needs."""
+
+
+def contender(name: str) -> Contender:
+    """A contender of ``baselines`` or of ``EXTRA``."""
+    return EXTRA[name] if name in EXTRA else CONTENDERS[name]
+
+
+def prepared(context: study.Context) -> list[str]:
+    """Datasets of ``context.configs`` whose rows are there; the simulated one can always be."""
+    return [
+        name
+        for name in context.configs
+        if name == SIMULATED
+        or any(pathlib.Path(context.data_dir, name).glob("*/dataset_info.json"))
+    ]
+
+
+def config(context: study.Context, name: str, **sections: Mapping[str, Any]) -> Any:
+    """A fresh copy of a dataset's config, which reads from ``context.data_dir``; overrides keys.
+
+    Raises:
+      RunError: no config is known for the dataset.
+    """
+    if name not in context.configs:
+        raise RunError(f"no config is known for {name}: expected {', '.join(context.configs)}")
+    c = build.from_plain(build.plain_config(context.configs[name]))
+    c.data.dir = context.data_dir
+    for section, values in sections.items():
+        c[section].update(values)
+    return c
+
+
+def task(context: study.Context, name: str, **sections: Mapping[str, Any]) -> Task:
+    """A dataset at the context's scale; ``sections`` override keys of its config."""
+    c = config(context, name, **sections)
+    data = build.data(c)
+    rows, share = smaller(context.scale, len(data.train.label))
+    c.fed.rounds = max(LEAST_ROUNDS, round(share * c.fed.rounds))
+    if rows < len(data.train.label):
+        c.data.max_rows = rows
+        data = build.data(c)
+    return Task(name, c, data, _blocks(c, data))
+
+
+def smaller(scale: float, rows: int) -> tuple[int, float]:
+    """Training rows and the share of the rounds, whose product is ``scale`` of the work."""
+    kept = min(rows, max(LEAST_ROWS, round(min(1.0, 3 * scale) * rows)))
+    return kept, min(1.0, scale * rows / kept)
+
+
+def _blocks(config: ml_collections.ConfigDict, data: build.Data) -> np.ndarray:
+    """Test rows of one episode, which are no independent evidence, share a number."""
+    count, each = len(data.test.label), SETTINGS.examples()
+    simulated = config.data.name.startswith("simulated_iot/") and config.data.split == "prepared"
+    if not simulated:
+        return np.arange(count)
+    if count % each:
+        raise RunError(f"{config.data.name}: {count} test rows are not episodes of {each} rows")
+    return np.arange(count) // each
+
+
+def said(
+    context: study.Context,
+    task: Task,
+    name: str,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+) -> Said:
+    """What a contender says of the test rows after one fit, or what it said before."""
+    folder = context.folder.parent / "fits"
+    settings = dict(settings or {})
+    work = {
+        "fit": name, "dataset": task.name, "seed": seed, "settings": settings,
+        "config": build.plain_config(task.config),
+    }  # fmt: skip
+    digest = hashlib.sha256(files.dumps(work, sort=True).encode()).hexdigest()
+    path = folder / f"{name}-{digest[:16]}.npz"
+
+    def compute() -> dict[str, Any]:
+        start = time.perf_counter()
+        predict = contender(name).fit(task.problem, settings, seed)
+        middle = time.perf_counter()
+        out = predict(task.data.test)
+        buffer = io.BytesIO()
+        np.savez(buffer, **{k: np.float32(v) for k, v in out._asdict().items() if v is not None})  # type: ignore[arg-type]
+        files.write_bytes(path, buffer.getvalue())
+        seconds = middle - start
+        LOG.info("%s: %s, seed %d: %.1f s", task.name, name, seed, seconds)
+        return {"seconds": seconds, **baselines.judge(out, task.data.test, task.data.spec)}
+
+    study.once(folder, work, compute)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return Said(*(kept[k] if k in kept.files else None for k in Said._fields))
+    except (OSError, ValueError) as e:
+        raise RunError(f"{path} cannot be read as a kept fit ({e}): delete {folder}") from None
+
+
+def all_seeds(
+    context: study.Context, task: Task, name: str, settings: Mapping[str, Any] | None = None
+) -> list[Said]:
+    """``said`` of every seed of the context."""
+    return [said(context, task, name, seed, settings) for seed in range(context.seeds)]
+
+
+def tuned(context: study.Context, task: Task, name: str, trials: int) -> dict[str, Any]:
+    """The settings of the best of ``trials`` on a fifth of the training rows, kept."""
+    work = {"tuned": name, "trials": trials, "config": build.plain_config(task.config)}
+
+    def compute() -> dict[str, Any]:
+        start = time.perf_counter()
+        seed = tables.seed(task.config)
+        settings, value = baselines.tuned(contender(name), task.problem, trials, 0.2, seed)
+        LOG.info("%s: %s tuned in %.1f s", task.name, name, time.perf_counter() - start)
+        return {"settings": settings, "value": value}
+
+    return study.once(context.folder.parent / "fits", work, compute)["settings"]
+
+
+def services(spec: table.Spec, least_horizon: int = AHEAD_S, scale: str = "") -> list[int]:
+    """Indices of the services so many seconds ahead, of one scale if named."""
+    return [
+        q
+        for q, (s, now) in enumerate(zip(spec.services, table.persistence(spec), strict=True))
+        if now is not None and (s.horizon_s or 0) >= least_horizon and scale in ("", s.scale)
+    ]

@@ -1,0 +1,124 @@
+"""Detection against everything else, each tuned with the same number of trials."""
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from qoejax.objectives import metrics
+from qoejax.run import baselines, estimators, plots
+from qoejax.run.studies import draw, fits, pairs
+from qoejax.run.studies.fits import Task
+from qoejax.run.studies.pairs import Gap
+from qoejax.run.study import FAILS, HOLDS, UNTESTED, Context, Outcome
+
+RIVALS = (
+    "lightgbm", "random_forest", "mlp", "gru", "xgboost", "tabm", "transformer", "cnn_lstm",
+    "ft_transformer", "cnn", "lstm", "linear",
+)  # fmt: skip
+"""Less work leaves out the last of these first."""
+
+OVER_TIME = ("gru", "transformer", "cnn_lstm", "lstm")
+"""Of a single record they would make a sequence of its features, which have no order."""
+
+LEAST_RIVALS = 4
+TRIALS = 3
+SHARE = 2 / 3
+
+
+class Duel(NamedTuple):
+    """A dataset's best rival in each figure, and what the hybrid is ahead by."""
+
+    f1_rival: str
+    f1: Gap
+    precision_rival: str
+    precision: Gap
+
+    @property
+    def won(self) -> bool:
+        """Ahead in both, all intervals above 0."""
+        return self.f1.above and self.precision.above
+
+
+def judge(duels: Mapping[str, Duel]) -> tuple[str, str]:
+    """Two of three datasets, and two thirds of those compared; one alone cannot show it."""
+    won = [name for name, duel in duels.items() if duel.won]
+    text = "; ".join(
+        f"{name}: macro-F1 over {d.f1_rival} {pairs.text(d.f1)}, precision at recall 0.95 over "
+        f"{d.precision_rival} {pairs.text(d.precision)}"
+        for name, d in duels.items()
+    )
+    text = f"ahead on {len(won)} of {len(duels)}. {text}"
+    if len(won) < math.ceil(SHARE * len(duels)):
+        return FAILS, text
+    if len(won) < 2:
+        return UNTESTED, f"a win on one dataset is not two of three; {text}"
+    return HOLDS, text
+
+
+def rivals(scale: float, window: int) -> tuple[str, ...]:
+    """The contenders that a scale pays for, on windows of so many records."""
+    fit = [name for name in RIVALS if window > 1 or name not in OVER_TIME]
+    return tuple(fit[: max(LEAST_RIVALS, round(scale * len(fit)))])
+
+
+def trials(scale: float) -> int:
+    """Settings that each contender tries; one is the contender as it comes."""
+    return max(1, round(scale * TRIALS))
+
+
+def study(context: Context) -> Outcome:
+    """See ``claims.CLAIMS``."""
+    duels, rows = {}, []
+    for name in fits.prepared(context):
+        if name.startswith("human_qoe/"):
+            continue
+        duels[name], found = _compare(context, fits.task(context, name))
+        rows += found
+    found = {
+        name: {"macro-F1": duel.f1, "precision at recall 0.95": duel.precision}
+        for name, duel in duels.items()
+    }
+    plots.save(draw.gaps(found, "hybrid ahead of the best"), context.folder / "precision.png")
+    return Outcome(*judge(duels), rows, ["precision.png"])
+
+
+def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
+    said, rows = {}, []
+    for name in ("qoenet", *rivals(context.scale, task.data.spec.window)):
+        if lacking := _lacking(name):
+            rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
+            continue
+        settings = fits.tuned(context, task, name, trials(context.scale))
+        said[name] = fits.all_seeds(context, task, name, settings)
+        rows.append(_row(task, name, said[name], settings))
+    others = [name for name in said if name != "qoenet"]
+    best = {}
+    for figure in (pairs.macro_f1, pairs.precision_at_recall):
+        mean = {name: pairs.spread(figure, task, said[name])[0] for name in others}
+        rival = max(mean, key=mean.__getitem__)
+        best[figure.__name__] = (rival, pairs.gap(figure, task, said["qoenet"], said[rival]))
+    return Duel(*best["macro_f1"], *best["precision_at_recall"]), rows
+
+
+def _lacking(name: str) -> str:
+    """The library that a contender wants and that is not there, or ""."""
+    if name not in estimators.CLASSIFIERS:
+        return ""
+    library = estimators.CLASSIFIERS[name].module.partition(".")[0]
+    return "" if importlib.util.find_spec(library) else library
+
+
+def _row(task: Task, name: str, seeds: list[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    spec, test = task.data.spec, task.data.test
+    benign = spec.label_names.index(spec.benign)
+    each = [metrics.classification(s.probability, test.label, benign=benign) for s in seeds]
+    row: dict[str, Any] = {"dataset": task.name, "model": name}
+    for key, label in (("macro_f1", "macro-F1"), ("precision", "precision"), ("recall", "recall")):
+        row[label] = list(baselines.interval([one[key] for one in each]))
+    row["precision at recall 0.95"] = pairs.spread(pairs.precision_at_recall, task, seeds)
+    ahead = fits.services(spec)
+    if ahead and seeds[0].mos is not None:
+        row["RMSE"] = pairs.spread(pairs.rmse(ahead), task, seeds)
+        row["PLCC"] = pairs.spread(pairs.plcc(ahead), task, seeds)
+    return row | {"settings": ", ".join(f"{k} {v}" for k, v in settings.items()) or "as it is"}
