@@ -139,8 +139,8 @@ def own_rows(trained: model.Model, rows: Examples, owner: np.ndarray) -> dict[st
     }
     pooled = None
     if np.any(owner >= 0):
-        together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        pooled = _result(trained, *together, None).summary
+        said, own = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        pooled = _result(trained, said, own, None).summary
     return {"mean": means, "clients": each, "pooled": pooled}
 
 
