@@ -114,7 +114,9 @@ def chooser(policy: str) -> Callable[..., Array]:
         return rule(responses.view(fits, seen, BELIEVES[policy]), prices, knobs)
 
     every = jax.vmap(one, (None, 0, 0, None, None))
-    return jax.jit(lambda fits, cell, damage, knobs: every(fits, *cell, damage, knobs))
+    return jax.jit(
+        lambda fits, cell, damage, knobs: every(fits, cell.scene, cell.seen, damage, knobs)
+    )
 
 
 outcomes = jax.jit(jax.vmap(outcome))

@@ -360,6 +360,7 @@ def phases(rows: list[dict[str, Any]], auc: list[float]) -> Figure:
             axes.set_xticks(range(len(damages)), [f"{d:g}" for d in damages])
             axes.set_yticks(range(len(prevalences)), [f"{100 * p:g} %" for p in prevalences])
             axes.set_title(f"over {title}\nAUC of detection {auc[b]:.3f}", fontsize=9)
+    figure.suptitle("Gain of joint decisions; bold: 95 % interval above 0", fontsize=11)
     figure.supxlabel("damage of an admitted attack, MOS points", fontsize=10)
     figure.supylabel("share of sources compromised", fontsize=10)
     assert image is not None

@@ -100,7 +100,8 @@ def samples(
     for part in range(-(-count // chunk)):
         keys = jax.random.split(jax.random.fold_in(base, part), chunk)
         prevalence, blur = (
-            jnp.asarray(rng.choice(np.float32(values), chunk)) for values in (prevalences, blurs)
+            jnp.asarray(rng.choice(np.asarray(values, np.float32), chunk))
+            for values in (prevalences, blurs)
         )
         made.append(jax.device_get(_several(keys, prevalence, blur, 4)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *made)
@@ -123,19 +124,23 @@ def fit(name: str, data: Sample, key: Key[Array, ""], steps: int, batch: int = 6
     return Fit(params, jnp.asarray(mean), jnp.asarray(std))
 
 
+def _apply(net: SourceNet, params: Any, *args: Any, method: str) -> Any:
+    return net.apply(params, *args, method=method)
+
+
 def loss(net: SourceNet, params: Any, scene: Sample) -> Float[Array, ""]:
     """Loss of one scene whose features are standardised.
 
     Cross-entropy of the classes, where the net has them, plus the squared error of the MOS of
     sources that are not blocked, where it has one: of the kind that each source is of.
     """
-    described = net.apply(params, *scene.seen, method="describe")
+    described = _apply(net, params, *scene.seen, method="describe")
     total = jnp.zeros(())
     if net.classes:
         entropy = optax.softmax_cross_entropy_with_integer_labels(described.logits, scene.label)
         total += entropy.mean()
     if net.kinds:
-        mos = jax.vmap(lambda a: net.apply(params, described, a, method="respond"))(scene.actions)
+        mos = jax.vmap(lambda a: _apply(net, params, described, a, method="respond"))(scene.actions)
         kind = jnp.broadcast_to(jnp.minimum(scene.label, net.kinds - 1), scene.actions.shape)
         own = jnp.take_along_axis(mos, kind[..., None], axis=2)[..., 0]
         total += ((own - scene.mos) ** 2).mean(where=scene.actions != 2)
@@ -171,13 +176,13 @@ def view(fits: dict[str, Fit], seen: Seen, believes: str) -> View:
 
     def described(name: str) -> Described:
         x = (seen.x - fits[name].mean[None]) / fits[name].std[None]
-        return NETS[name].apply(fits[name].params, x, seen.use, method="describe")
+        return _apply(NETS[name], fits[name].params, x, seen.use, method="describe")
 
     detects, responds = _WHOSE[believes]
     net, params, response = NETS[responds], fits[responds].params, described(responds)
 
     def respond(actions: Int[Array, " N"]) -> Float[Array, " N"]:
         # The first kind is that of a benign source, where the net tells kinds.
-        return net.apply(params, response, actions, method="respond")[:, 0]
+        return _apply(net, params, response, actions, method="respond")[:, 0]
 
     return View(jax.nn.softmax(described(detects).logits), respond)
