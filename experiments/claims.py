@@ -27,18 +27,12 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Fits of each thing compared, at full 
 _ONLY = flags.DEFINE_list("only", [], "Names of claims, by commas; all if empty.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the page here, figures beside it.")
 
-SIMULATED_ROUNDS = 12
-"""Epochs of the hybrid on the simulated rows, at full scale."""
-
-
 def configs() -> dict[str, Any]:
     """How the hybrid is trained in one place, by dataset."""
     from configs import ciciot2023, human_qoe, quickstart, ton_iot
 
-    simulated = quickstart.get_config("plain")
-    simulated.fed.update(algorithm="centralised", rounds=SIMULATED_ROUNDS)
     return {
-        "simulated_iot/small": simulated,
+        "simulated_iot/small": quickstart.get_config("centralised"),
         "ton_iot/10class": ton_iot.get_config("centralised"),
         "ciciot2023/merged_8class": ciciot2023.get_config("merged_8class+centralised"),
         "ciciot2023/merged_34class": ciciot2023.get_config("merged_34class+centralised"),

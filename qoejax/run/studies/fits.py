@@ -47,19 +47,6 @@ class Task(NamedTuple):
         return Problem(self.config, self.data.spec, self.data.train)
 
 
-def last_second(contender: Contender) -> Contender:
-    """The same contender, shown only the last record of a window: T = 1."""
-
-    def cut(rows: Examples) -> Examples:
-        return rows._replace(x=np.ascontiguousarray(rows.x[:, -1:]))
-
-    def fit(problem: Problem, settings: Mapping[str, Any], seed: int) -> baselines.Predict:
-        predict = contender.fit(problem._replace(rows=cut(problem.rows)), settings, seed)
-        return lambda rows: predict(cut(rows))
-
-    return Contender(fit, contender.space)
-
-
 def forecasting(contender: Contender) -> Contender:
     """The same contender, taught only the scores of ``services``, since it fits each apart."""
 
@@ -83,7 +70,6 @@ def shuffled(contender: Contender) -> Contender:
 
 
 EXTRA: dict[str, Contender] = {
-    "qoenet_one_record": last_second(CONTENDERS["qoenet"]),
     "qoenet_shuffled": shuffled(CONTENDERS["qoenet"]),
     "boosting_ahead": forecasting(CONTENDERS["histogram_boosting"]),
 }

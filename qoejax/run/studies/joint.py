@@ -9,7 +9,7 @@ import numpy as np
 
 from qoejax import trees
 from qoejax.run import build, plots
-from qoejax.run.baselines import Said
+from qoejax.run.baselines import Said, narrow
 from qoejax.run.studies import draw, fits, pairs
 from qoejax.run.studies.fits import Task
 from qoejax.run.studies.pairs import Gap, Weighted
@@ -93,19 +93,7 @@ def _log_error(said: Said, task: Task, ahead: list[int]) -> Weighted:
 
 def half(task: Task) -> dict[str, int]:
     """Sizes of twins that together have about as many parameters as the joint net."""
-    whole = _parameters(task, {}, "")
-    sizes = [_sized(task, share) for share in np.linspace(0.55, 0.85, 7)]
-    tried = list({tuple(s.values()): s for s in sizes}.values())  # each is traced to be counted
-    return min(tried, key=lambda s: abs(sum(_parameters(task, s, own) for own in OTHER) - whole))
-
-
-def _sized(task: Task, share: float) -> dict[str, int]:
-    """Sizes cut to a share, each still divisible among the heads."""
-    model = task.config.model
-    heads = 2 * model.get("heads", 4)
-    own = {"model.width": 64, "model.hidden": 128, "model.mlp": 128}
-    sizes = {k: model.get(k.partition(".")[2], v) for k, v in own.items()}
-    return {k: max(heads, round(share * v / heads) * heads) for k, v in sizes.items()}
+    return {f"model.{key}": size for key, size in narrow(task.config.model).items()}
 
 
 def _parameters(task: Task, sizes: Mapping[str, int], own: str) -> int:

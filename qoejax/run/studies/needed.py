@@ -10,7 +10,7 @@ from qoejax.run.study import FAILS, HOLDS, Context, Outcome
 ABLATIONS = {
     "qoenet_no_convolution": "without convolution",
     "qoenet_no_attention": "without attention over tokens",
-    "qoenet_one_record": "one record (T = 1)",
+    "qoenet_last_record": "one record (T = 1)",
     "mlp": "MLP",
 }
 
