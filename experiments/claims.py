@@ -27,6 +27,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Fits of each thing compared, at full 
 _ONLY = flags.DEFINE_list("only", [], "Names of claims, by commas; all if empty.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the page here, figures beside it.")
 
+
 def configs() -> dict[str, Any]:
     """How the hybrid is trained in one place, by dataset."""
     from configs import ciciot2023, human_qoe, quickstart, ton_iot
