@@ -19,12 +19,12 @@ import ml_collections
 import numpy as np
 import scipy.special
 
-from configs import base
 from qoejax.data import load
 from qoejax.data.errors import DataError
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import conformal, metrics, unknown
 from qoejax.run import baselines, build, calibrate, estimators, evaluate, model, plots
+from qoejax.run.studies import fits
 from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
 
 ALPHA = 0.1
@@ -68,7 +68,7 @@ def study(context: Context) -> Outcome:
     checks: list[tuple[str, float, int, int]] = []
     figures = []
     for name, setting in DATASETS.items():
-        if not _there(name, context.data_dir):
+        if name not in context.configs or not _there(name, context.data_dir):
             continue
         found = [_coverage(context, name, setting, seed) for seed in range(_seeds(context))]
         unseen = _unseen(context, name, setting)
@@ -122,12 +122,10 @@ def _config(
     name: str, setting: Setting, context: Context, seed: int = 0
 ) -> ml_collections.ConfigDict:
     """The hybrid, small: what is judged is what it says of its errors, not how few they are."""
-    c = base.get_config()
+    c = fits.config(context, name, data=setting.data, clients=setting.clients)
     c.seed = seed
-    c.data.update(name=name, dir=context.data_dir, **setting.data)
-    c.clients.update(**setting.clients)
     c.model.update(width=32, depth=1, mlp=64)
-    c.fed.rounds = max(2, round(setting.rounds * context.scale))
+    c.fed.update(algorithm="fedavg", rounds=max(2, round(setting.rounds * context.scale)))
     c.client.update(batch=setting.batch, lr=0.003)
     c.perf.client_axis = "turn"
     c.calibration.update(share=0.2, alpha=ALPHA, method="aps", together=setting.together)
@@ -267,13 +265,13 @@ def _rows(
     out += [row("classes in a set", [f["sets"]["size"] for f in found])]
     parts = {"classes": [f["sets"] for f in found]}
     parts |= {k: [f["intervals"][k] for f in found] for k in (found[0]["intervals"] or {})}
-    for what, fits in parts.items():
-        each = [c["coverage"] for f in fits for c in (f["clients"] or []) if c is not None]
+    for what, each_fit in parts.items():
+        each = [c["coverage"] for f in each_fit for c in (f["clients"] or []) if c is not None]
         more = {"clients below 0.85": f"{np.mean(np.array(each) < POOR):.0%}",
                 "worst client": min(each)} if each else {}  # fmt: skip
-        out.append(row(f"coverage, {what}", [f["coverage"] for f in fits], **more))
+        out.append(row(f"coverage, {what}", [f["coverage"] for f in each_fit], **more))
         if what != "classes":
-            out.append(row(f"width, {what}", [f["width"] for f in fits]))
+            out.append(row(f"width, {what}", [f["width"] for f in each_fit]))
     for score in next(iter(unseen.values())):
         values = [by[score] for by in unseen.values()]
         out.append(row(f"AUROC of {len(unseen)} unseen attacks, {score}", values))

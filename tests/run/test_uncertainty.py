@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from configs import base
 from qoejax.objectives import conformal
 from qoejax.run import plots, study, uncertainty
 
@@ -75,7 +76,10 @@ def test_the_table_counts_clients_that_are_served_poorly(tmp_path):
 def test_the_study_runs_and_resumes(data_dir, tmp_path, monkeypatch):
     tiny = uncertainty.Setting(2, 32, 10, {"features": 8}, {"partition": "natural", "count": 3})
     monkeypatch.setattr(uncertainty, "DATASETS", {"simulated_iot/tiny": tiny})
-    context = study.Context(str(data_dir), tmp_path, seeds=1, scale=0.1)
+    config = base.get_config()
+    config.data.name = "simulated_iot/tiny"
+    configs = {"simulated_iot/tiny": config}
+    context = study.Context(str(data_dir), tmp_path, 1, 0.1, configs)
     outcome = uncertainty.study(context)
     assert outcome.verdict in study.VERDICTS
     assert (tmp_path / outcome.figures[0]).exists()

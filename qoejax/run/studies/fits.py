@@ -20,7 +20,6 @@ from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SET
 from qoejax.run import baselines, build, files, study, tables
 from qoejax.run.baselines import CONTENDERS, Contender, Problem, Said
 from qoejax.run.errors import RunError
-from qoejax.types import Examples
 
 LOG = logging.getLogger("qoejax")
 
