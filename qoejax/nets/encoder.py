@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,12 +23,13 @@ Noise = UInt8[Array, "..."] | None
 
 
 def draw_noise(
-    module: nn.Module, rate: float, train: bool, shapes: Sequence[tuple[int, ...]]
+    module: nn.Module, rate: float, train: bool, shapes: Sequence[tuple[Any, ...]]
 ) -> list[Noise]:
     """What ``drop`` needs at several places of a net, of one draw of the stream ``"dropout"``.
 
     On CPU a draw costs more than its bytes: deriving its key and starting its loop. Four bytes are
-    cut from a word, since ``jax.random.bits`` spends a whole Threefry block on each byte.
+    cut from a word, since ``jax.random.bits`` spends a whole Threefry block on each byte. Sizes may
+    be symbolic (``jax.export``) where nothing is drawn.
     """
     if not train or round(rate * 256) == 0:
         return [None] * len(shapes)

@@ -18,7 +18,7 @@ from qoejax.data.errors import DataError
 from qoejax.data.packet_windows import PACKETS, SECONDS, Sequences, Windowing, Windows
 from qoejax.data.table import Spec
 from qoejax.qoe import decide
-from qoejax.run import artefact, outputs, taps
+from qoejax.run import artefact, calibration, outputs, taps
 from qoejax.run.errors import RunError
 
 _DIGITS = 6
@@ -33,8 +33,9 @@ class Judge:
         mos_mean: Float64[np.ndarray, " Q"],
         run: Callable[[Float32[np.ndarray, "N T D"]], dict[str, Any]],
         costs: decide.Costs,
+        fitted: calibration.Calibration | None = None,
     ):
-        """Takes a model's description, and ``run``: raw rows to ``{"logits", "mos"}``.
+        """Takes a model's description, ``run`` (raw rows to ``{"logits", "mos"}``), calibration.
 
         Raises:
           RunError: the model is not one of captures.
@@ -45,7 +46,7 @@ class Judge:
                 f"this model is of {spec.dataset}: expected one of captures (pcap_folder)"
             )
         self.spec, self.windowing = spec, capture.CONFIGS[config]
-        self._mos_mean, self._run, self._costs = mos_mean, run, costs
+        self._mos_mean, self._run, self._costs, self._fitted = mos_mean, run, costs, fitted
 
     def __call__(self, x: Float32[np.ndarray, "N T D"]) -> dict[str, np.ndarray]:
         """One array a column, as ``outputs.columns``."""
@@ -63,14 +64,16 @@ class Judge:
         rows = next(size for size in artefact.SIZES if size >= len(x))
         padded = np.zeros((rows, *x.shape[1:]), np.float32)
         padded[: len(x)] = x
-        columns = outputs.columns(self.spec, self._mos_mean, self._run(padded), self._costs)
+        out = self._run(padded)
+        columns = outputs.columns(self.spec, self._mos_mean, out, self._costs, self._fitted)
         return {name: column[: len(x)] for name, column in columns.items()}
 
 
 def of_artefact(folder: pathlib.Path, costs: decide.Costs) -> Judge:
     """The judge of an exported model (``qoejax.run.export``)."""
     loaded = artefact.load(folder)
-    return Judge(loaded.spec, loaded.mos_mean, artefact.Runner(loaded), costs)
+    runner = artefact.Runner(loaded)
+    return Judge(loaded.spec, loaded.mos_mean, runner, costs, loaded.calibration)
 
 
 def of_run(workdir: pathlib.Path, costs: decide.Costs) -> Judge:
@@ -91,7 +94,7 @@ def of_run(workdir: pathlib.Path, costs: decide.Costs) -> Judge:
     def run(x: Float32[np.ndarray, "N T D"]) -> dict[str, Any]:
         return predict(trained.params, preprocess.apply(trained.stats, x))
 
-    return Judge(trained.spec, trained.mos_mean, run, costs)
+    return Judge(trained.spec, trained.mos_mean, run, costs, trained.calibration)
 
 
 def idle_s(windowing: Windowing) -> float:
