@@ -264,7 +264,7 @@ def _laid(tree: Any, sharding: NamedSharding | None) -> Any:
     """``tree`` in that layout; across processes each hands over what its own devices hold."""
     leaves, structure = jax.tree.flatten(tree)
     # device_put of what is there already takes a millisecond for a small model, each round.
-    if all(isinstance(leaf, jax.Array) and leaf.sharding == sharding for leaf in leaves):
+    if all(_is_there(leaf, sharding) for leaf in leaves):
         return tree
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -272,9 +272,15 @@ def _laid(tree: Any, sharding: NamedSharding | None) -> Any:
     return jax.tree.unflatten(structure, laid)
 
 
+def _is_there(leaf: Any, sharding: NamedSharding | None) -> bool:
+    """Whether it is an array in that layout; what is traced (``sweep``) has none."""
+    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return concrete and leaf.sharding == sharding
+
+
 def _across(sharding: NamedSharding, leaf: Any) -> jax.Array:
     """A value that every process has, on devices of all of them."""
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+    if _is_there(leaf, sharding):
         return leaf
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _across(sharding, jax.random.key_data(leaf))

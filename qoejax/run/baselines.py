@@ -79,7 +79,7 @@ def _fit_net(
         section, name = key.split(".")
         config[section][name] = value
     if half:
-        config.model.update(narrow(config.model))
+        config.model.update(narrow(dict(config.model)))
     rows = problem.rows._replace(x=problem.rows.x[:, -records:])  # -0 is the first: all
     counts = np.bincount(rows.label, minlength=len(problem.spec.label_names))
     if "class" not in tasks:

@@ -21,7 +21,10 @@ def run(name, *args):
     [
         ((QUICK, "--config.client.learning_rate=1", "--workdir=w"), "learning_rate"),
         ((QUICK, "--config.fed.rounds=many", "--workdir=w"), "rounds"),
-        ((QUICK + ":turbo", "--workdir=w"), "unknown variant 'turbo': expected 'plain' or none"),
+        (
+            (QUICK + ":turbo", "--workdir=w"),
+            "unknown variant 'turbo': expected 'plain', 'personal', 'centralised' or none",
+        ),
         (("--config=configs/nothing.py", "--workdir=w"), "nothing.py"),
         ((QUICK,), "workdir"),
         ((QUICK, "--workdir=w", "extra"), "unexpected argument 'extra'"),

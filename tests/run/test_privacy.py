@@ -81,6 +81,7 @@ def test_clients_are_drawn_and_priced_by_their_own_coins(data_dir, tmp_path):
     assert [row["epsilon"] for row in rows] == price
 
 
+@pytest.mark.slow
 def test_taking_turns_is_priced_as_one_release(data_dir, tmp_path):
     config = private(
         data_dir,

@@ -38,6 +38,7 @@ def manifest(workdir):
     return json.loads((workdir / "manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_measures_records_and_keeps_its_choice(data_dir, tmp_path, folder, timed, wired_run):
     workdir = tmp_path / "w"
     first = train(tiny_config(data_dir, perf=AUTO), workdir)

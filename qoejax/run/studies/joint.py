@@ -93,7 +93,7 @@ def _log_error(said: Said, task: Task, ahead: list[int]) -> Weighted:
 
 def half(task: Task) -> dict[str, int]:
     """Sizes of twins that together have about as many parameters as the joint net."""
-    return {f"model.{key}": size for key, size in narrow(task.config.model).items()}
+    return {f"model.{key}": size for key, size in narrow(dict(task.config.model)).items()}
 
 
 def _parameters(task: Task, sizes: Mapping[str, int], own: str) -> int:

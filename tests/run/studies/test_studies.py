@@ -37,7 +37,9 @@ def context(data_dir, tmp_path, monkeypatch):
     return study.Context(str(data_dir), tmp_path / "study", 2, 0.1, {SIMULATED: config})
 
 
-@pytest.mark.parametrize("module", [forecasts, joint, needed, precision])
+@pytest.mark.parametrize(
+    "module", [pytest.param(forecasts, marks=pytest.mark.slow), joint, needed, precision]
+)
 def test_from_rows_to_outcome(module, context):
     context.folder.mkdir()
     found = module.study(context)
