@@ -63,8 +63,9 @@ def main() -> dict[str, Any]:
 
 def failed(result: dict[str, Any]) -> str:
     """What to fail on."""
-    broken = result["broken"]
-    return f"these studies failed to run: {', '.join(broken)}" if broken else ""
+    from qoejax.run import claims
+
+    return claims.failed(result)
 
 
 if __name__ == "__main__":

@@ -215,6 +215,12 @@ def run(
     }
 
 
+def failed(result: Mapping[str, Any]) -> str:
+    """The sentence on studies that raised, or nothing; a claim that fails is a result."""
+    broken = result["broken"]
+    return f"these studies failed to run: {', '.join(broken)}" if broken else ""
+
+
 def study_of(module: str) -> Callable[[study.Context], study.Outcome]:
     """The ``study`` of a module below qoejax.run."""
     return importlib.import_module(f"qoejax.run.{module}").study

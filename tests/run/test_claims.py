@@ -190,10 +190,8 @@ def test_figures_go_with_a_page_elsewhere(tmp_path):
 
 
 def test_the_command_fails_where_a_study_was_broken():
-    from experiments import claims as command
-
-    assert command.failed({"broken": []}) == ""
-    assert "two, three" in command.failed({"broken": ["two", "three"]})
+    assert claims.failed({"broken": []}) == ""
+    assert "two, three" in claims.failed({"broken": ["two", "three"]})
 
 
 @pytest.mark.slow
