@@ -58,6 +58,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> bool:
             y = [i for i, _ in known]
             axes.hlines(y, mean - half, mean + half, colors=colour, lw=2, alpha=0.5)
             axes.scatter(mean, y, c=colour, s=24, zorder=3)
-        axes_row[0].set_ylabel(dataset, fontsize=9)
+        axes_row[0].set_ylabel(dataset, fontsize=9, labelpad=12)
     plots.save(figure, path)
     return True
