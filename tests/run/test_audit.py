@@ -127,6 +127,7 @@ def command(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_fails_where_a_sentinel_is_as_good(wired_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(wired_run[0], workdir, ignore=shutil.ignore_patterns("checkpoints", "keys"))

@@ -30,6 +30,7 @@ def rounds(data_dir, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_parameters_and_their_mean_stay_float32(rounds):
     for params, state in rounds.values():
         for leaf in jax.tree.leaves((params, state)):
