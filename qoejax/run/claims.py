@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from qoejax.data import load
 from qoejax.run import claims_page, files, manifest, study
+from qoejax.run.claims_page import BROKEN, MISSING
 from qoejax.run.errors import RunError
 from qoejax.run.studies import overview
+from qoejax.run.studies.fits import SIMULATED
 
 LOG = logging.getLogger("qoejax")
 
@@ -24,8 +26,6 @@ FULL_MINUTES = 60
 """On 2 cores, with the simulated data alone; rows of people and of networks come on top."""
 
 LEAST_MINUTES = 5
-BROKEN, MISSING = "failed to run", "not run"
-SIMULATED = "simulated_iot/small"
 
 
 class Claim(NamedTuple):
@@ -196,7 +196,7 @@ def run(
     """
     if unknown := [name for name in only if name not in claims]:
         raise RunError(f"no claim is called {unknown[0]!r}: expected some of {', '.join(claims)}")
-    start, names = time.perf_counter(), list(only or claims)
+    start, names, records = time.perf_counter(), list(only or claims), {}
     workdir = files.writable_folder(workdir, "workdir")
     with files.locked(workdir / ".lock", f"workdir {workdir}"):
         if claims is CLAIMS:
@@ -205,8 +205,7 @@ def run(
             LOG.info("%s: %s", name, claims[name].says)
             record = _try(workdir / name, claims[name], asked, find or study_of)
             LOG.info("%s: %s. %s", name, record["verdict"], record["reason"])
-            write(workdir, asked, claims, output)
-        records = write(workdir, asked, claims, output)["claims"]
+            records = write(workdir, asked, claims, output)["claims"]
     return {
         **claims_page.counts(records),
         "seconds": round(time.perf_counter() - start, 1),

@@ -7,7 +7,10 @@ from typing import Any
 
 from qoejax.run import files, study
 
-ORDER = (*study.VERDICTS, "failed to run", "not run")
+BROKEN, MISSING = "failed to run", "not run"
+"""What stands for a verdict where there is none."""
+
+ORDER = (*study.VERDICTS, BROKEN, MISSING)
 
 
 def counts(records: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
