@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import scipy.stats
 from jaxtyping import Int
 
 from qoejax.data import table
@@ -27,6 +26,7 @@ from qoejax.run import algorithm, build, estimators, outputs, participate, table
 from qoejax.run.choices import choose
 from qoejax.run.errors import RunError
 from qoejax.run.estimators import Draw, log_uniform, one_of
+from qoejax.run.study import student as interval
 from qoejax.types import Cohort, Examples
 
 TASKS = ("class", "mos")
@@ -313,14 +313,6 @@ def folds_of(
     fold = np.empty(len(label), np.int64)
     fold[order] = np.arange(len(label)) % folds
     return fold
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval by Student's t; 0 for one value."""
-    n = len(values)
-    spread = float(np.std(values, ddof=1)) if n > 1 else 0.0
-    factor = float(scipy.stats.t.ppf(0.975, n - 1)) if n > 1 else 0.0
-    return float(np.mean(values)), factor * spread / np.sqrt(n)
 
 
 def compare(

@@ -66,12 +66,17 @@ def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], An
     return result
 
 
+def student(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval by Student's t; 0 for one value."""
+    values = np.asarray(values, np.float64)
+    n, mean = len(values), float(values.mean())
+    return mean, float(scipy.stats.t.ppf(0.975, n - 1) * scipy.stats.sem(values)) if n > 1 else 0.0
+
+
 def over_seeds(differences: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """Mean and 95 % interval by Student's t of paired differences of a few seeds, at least two."""
-    values = np.asarray(differences, np.float64)
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    mean = float(values.mean())
-    return mean, mean - float(half), mean + float(half)
+    mean, half = student(differences)
+    return mean, mean - half, mean + half
 
 
 def over_blocks(
