@@ -11,6 +11,7 @@ come on top. The last line counts verdicts. The exit code is non-zero if a study
 claim that fails is a result.
 """
 
+import os
 import pathlib
 import shlex
 import sys
@@ -25,6 +26,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared datasets live 
 _BUDGET = flags.DEFINE_float("budget", 60.0, "Minutes, 5 to 60.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Fits of each thing compared, at full scale.")
 _ONLY = flags.DEFINE_list("only", [], "Names of claims, by commas; all if empty.")
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes that fit side by side; 0: one a core.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the page here, figures beside it.")
 
 
@@ -58,7 +60,8 @@ def main() -> dict[str, Any]:
         command=f"{command.rstrip()} --workdir=W",
     )
     output = None if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
-    return claims.run(workdir, asked, _ONLY.value, output)
+    workers = _WORKERS.value or os.cpu_count() or 1
+    return claims.run(workdir, asked, _ONLY.value, output, workers=workers)
 
 
 def failed(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What every command does alike: logs to stderr, one JSON line to stdout, one-sentence errors."""
 
 import logging as std_logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,8 @@ def run(
     the exit code is 1.
     """
     _logs()
+    # Threads of OpenMP that wait in a loop are slower by a multiple once cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:

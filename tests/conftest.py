@@ -6,6 +6,7 @@ import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands have it
 os.environ["QOEJAX_CACHE"] = ""  # tests, and the commands they run, leave the user's cache alone
 
 import hypothesis

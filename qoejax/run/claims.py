@@ -5,16 +5,19 @@ folder of its own below the workdir, its outcome beside them, so a run that was 
 page is written anew after each study. A study that raises is reported as such, and the next begins.
 """
 
+import concurrent.futures
+import contextlib
 import importlib
 import logging
+import multiprocessing
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qoejax.data import load
-from qoejax.run import claims_page, files, manifest, study
+from qoejax.run import cache, claims_page, files, manifest, study
 from qoejax.run.claims_page import BROKEN, MISSING
 from qoejax.run.errors import RunError
 from qoejax.run.studies import overview
@@ -177,6 +180,7 @@ def run(
     output: pathlib.Path | None = None,
     claims: Mapping[str, Claim] = CLAIMS,
     find: Callable[[str], Callable[[study.Context], study.Outcome]] | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Runs or resumes the studies, and writes ``claims.md``, ``claims.json`` and figures.
 
@@ -187,6 +191,7 @@ def run(
       output: A second place for the page; its figures go to ``figures`` beside it.
       claims: By name.
       find: The study of a module's name.
+      workers: Processes that fit side by side; 1 leaves all to this one.
 
     Returns:
       Counts by verdict, seconds, the path of the page, and ``broken``: the studies that raised.
@@ -198,12 +203,12 @@ def run(
         raise RunError(f"no claim is called {unknown[0]!r}: expected some of {', '.join(claims)}")
     start, names, records = time.perf_counter(), list(only or claims), {}
     workdir = files.writable_folder(workdir, "workdir")
-    with files.locked(workdir / ".lock", f"workdir {workdir}"):
+    with files.locked(workdir / ".lock", f"workdir {workdir}"), _processes(workers) as pool:
         if claims is CLAIMS:
             load.builder(SIMULATED, asked.data_dir or None)
         for name in names:
             LOG.info("%s: %s", name, claims[name].says)
-            record = _try(workdir / name, claims[name], asked, find or study_of)
+            record = _try(workdir / name, claims[name], asked, find or study_of, pool)
             LOG.info("%s: %s. %s", name, record["verdict"], record["reason"])
             records = write(workdir, asked, claims, output)["claims"]
     return {
@@ -225,18 +230,33 @@ def study_of(module: str) -> Callable[[study.Context], study.Outcome]:
     return importlib.import_module(f"qoejax.run.{module}").study
 
 
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[concurrent.futures.Executor | None]:
+    """So many, which last as long as all studies; None for one."""
+    if count < 2:
+        yield None
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=cache.keep_compiled)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _try(
     folder: pathlib.Path,
     claim: Claim,
     asked: Asked,
     find: Callable[[str], Callable[[study.Context], study.Outcome]],
+    pool: concurrent.futures.Executor | None,
 ) -> dict[str, Any]:
     """One study; its outcome, or what it raised, is kept in its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     spent = _Clock(folder)
     try:
         context = study.Context(
-            asked.data_dir, folder, asked.plan.seeds, asked.plan.scale, asked.configs
+            asked.data_dir, folder, asked.plan.seeds, asked.plan.scale, asked.configs, pool
         )
         found = find(claim.run)(context)
         if found.verdict not in study.VERDICTS:

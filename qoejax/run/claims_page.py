@@ -111,17 +111,17 @@ def _section(
     if record.get("error"):
         last = record["error"].strip().splitlines()[-1]
         lines += [f"The study raised `{_cell(last)}`.", ""]
-    lines += table(record["rows"])
+    lines += table(record["rows"], record.get("shown", ()))
     for figure in figures:
         lines += [f"![{name}]({figure})", ""]
     return lines
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as a Markdown table over all their keys; missing cells are dashes."""
+def table(rows: Sequence[Mapping[str, Any]], shown: Sequence[str] = ()) -> list[str]:
+    """Rows as a Markdown table, over all their keys if none are named; missing cells are dashes."""
     if not rows:
         return []
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = shown or list(dict.fromkeys(key for row in rows for key in row))
     lines = [f"| {' | '.join(map(_cell, keys))} |", "|---" * len(keys) + "|"]
     lines += [f"| {' | '.join(_cell(row.get(key)) for key in keys)} |" for row in rows]
     return [*lines, ""]

@@ -45,6 +45,12 @@ BELIEVES = {
 }  # fmt: skip
 """What each policy believes (``responses.view``); the oracle knows."""
 
+SHOWN = (
+    "blur", "prevalence", "damage", *policies.RIVALS, "joint", "oracle", "best rival",
+    "gain", "low", "high", "above all",
+)  # fmt: skip
+"""Of the columns of a row."""
+
 
 class Sizes(NamedTuple):
     """Scenes to learn from, steps of training, and scenes to tune on and as many to test on."""
@@ -287,7 +293,9 @@ def study(context: studies.Context) -> studies.Outcome:
     grid.
     """
     work = sizes(context.scale)
-    runs = [run_seed(context, seed, work) for seed in range(min(context.seeds, MOST_SEEDS))]
+    seeds = range(min(context.seeds, MOST_SEEDS))
+    studies.side_by_side(context, run_seed, [(seed, work) for seed in seeds])
+    runs = [run_seed(context, seed, work) for seed in seeds]
 
     def mean(name: str, policy: str) -> np.ndarray:
         return np.mean([[found[name][policy] for found in run] for run in runs], axis=0)
@@ -313,6 +321,7 @@ def study(context: studies.Context) -> studies.Outcome:
         _reason(judged, won, auc[JUDGED], [run[JUDGED]["rmse"] for run in runs]),
         rows,
         (figure,),
+        SHOWN,
     )
 
 

@@ -5,7 +5,9 @@ one seed, say) by ``once``, so a run that stopped goes on where it was, and it s
 ``context.scale``. Units of work name all that decides their result.
 """
 
+import concurrent.futures
 import hashlib
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,8 @@ import scipy.stats
 
 from qoejax.run import files
 from qoejax.run.errors import RunError
+
+LOG = logging.getLogger("qoejax")
 
 HOLDS, FAILS, UNTESTED = "holds", "fails", "not testable here"
 VERDICTS = (HOLDS, FAILS, UNTESTED)
@@ -29,6 +33,7 @@ class Context(NamedTuple):
     seeds: int  # fits of each thing that is compared
     scale: float  # 1 as published; below it, proportionally less work
     configs: Mapping[str, Any] = {}  # by dataset: how the hybrid is trained on it in one place
+    pool: concurrent.futures.Executor | None = None  # processes for ``side_by_side``
 
 
 class Outcome(NamedTuple):
@@ -38,6 +43,37 @@ class Outcome(NamedTuple):
     reason: str  # one or two sentences with the figures that decide
     rows: Sequence[Mapping[str, Any]]  # a table; its columns are the keys, in order
     figures: Sequence[str] = ()  # PNG files in the study's folder
+    shown: Sequence[str] = ()  # the columns that a page has room for; all if empty
+
+
+def side_by_side(
+    context: Context, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]
+) -> None:
+    """Does units of work in the processes of the context, if it has any.
+
+    Args:
+      context: Each process gets it without its pool.
+      work: ``work(context, *job)`` keeps what it does, so that the same call here then finds it. A
+        function of a module.
+      jobs: Arguments of each call; they can be pickled.
+    """
+    if context.pool is None:
+        return
+    alone = context._replace(pool=None)
+    try:
+        futures = [context.pool.submit(work, alone, *job) for job in jobs]
+        for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            future.result()
+            LOG.info("%s: %d of %d done", context.folder.name, done, len(jobs))
+    except concurrent.futures.BrokenExecutor as e:
+        LOG.warning("%s: no processes any more (%s); going on in this one", context.folder.name, e)
+
+
+def kept(folder: pathlib.Path, work: Mapping[str, Any]) -> pathlib.Path:
+    """Where ``once`` keeps a unit of work."""
+    text = files.dumps(work, sort=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", str(next(iter(work.values()), "work")))[:40]
+    return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
 def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
@@ -51,16 +87,14 @@ def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], An
     Raises:
       RunError: a kept file is not what this function writes.
     """
-    text = files.dumps(work, sort=True)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", str(next(iter(work.values()), "work")))[:40]
-    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path = kept(folder, work)
     if path.exists():
-        kept = files.read_json(path, "a kept result of a study")
-        if not isinstance(kept, dict) or kept.keys() != {"work", "result"}:
+        found = files.read_json(path, "a kept result of a study")
+        if not isinstance(found, dict) or found.keys() != {"work", "result"}:
             raise RunError(f"{path}: expected the fields work and result; delete the file")
-        if files.dumps(kept["work"], sort=True) != text:
+        if files.dumps(found["work"], sort=True) != files.dumps(work, sort=True):
             raise RunError(f"{path}: holds the result of other work; delete the file")
-        return kept["result"]
+        return found["result"]
     result = files.plain(compute())
     files.write_json(path, {"work": work, "result": result})
     return result

@@ -25,7 +25,7 @@ from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import conformal, metrics, unknown
 from qoejax.run import baselines, build, calibrate, estimators, evaluate, model, plots
 from qoejax.run.studies import fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
 
 ALPHA = 0.1
 LEVEL = 0.01
@@ -70,8 +70,11 @@ def study(context: Context) -> Outcome:
     for name, setting in DATASETS.items():
         if name not in context.configs or not _there(name, context.data_dir):
             continue
-        found = [_coverage(context, name, setting, seed) for seed in range(_seeds(context))]
-        unseen = _unseen(context, name, setting)
+        seeds, attacks = range(_seeds(context)), _attacks(context, name)
+        side_by_side(context, _coverage, [(name, setting, seed) for seed in seeds])
+        found = [_coverage(context, name, setting, seed) for seed in seeds]
+        side_by_side(context, _unseen, [(name, setting, attack) for attack in attacks])
+        unseen = {attack: _unseen(context, name, setting, attack) for attack in attacks}
         rows += _rows(name, found, unseen)
         for one in found:
             checks += _checks(name, setting, one)
@@ -206,19 +209,20 @@ def _checks(
     ]
 
 
-def _unseen(context: Context, name: str, setting: Setting) -> dict[str, dict[str, float]]:
-    """AUROC of each score of each contender, by the attack that was left out."""
-    config = _config(name, setting, context)
-    config.data.split, config.calibration.share = "leave_out", 0.0
+def _attacks(context: Context, name: str) -> list[str]:
+    """Those that are left out in turn."""
     spec, _ = load.table(load.builder(name, context.data_dir or None), "test")
     attacks = [label for label in spec.label_names if label != spec.benign]
-    chosen = attacks[: max(2, round(len(attacks) * min(context.scale, 1.0)))]
-    out = {}
-    for attack in chosen:
-        config.data.leave_out = (attack,)
-        work = {"study": "unseen", "config": build.plain_config(config) | {"data": _named(config)}}
-        out[attack] = once(context.folder / "work", work, functools.partial(_rejected, config))
-    return out
+    return attacks[: max(2, round(len(attacks) * min(context.scale, 1.0)))]
+
+
+def _unseen(context: Context, name: str, setting: Setting, attack: str) -> dict[str, float]:
+    """AUROC of each score of each contender, of an attack that was left out; kept."""
+    config = _config(name, setting, context)
+    config.data.split, config.data.leave_out = "leave_out", (attack,)
+    config.calibration.share = 0.0
+    work = {"study": "unseen", "config": build.plain_config(config) | {"data": _named(config)}}
+    return once(context.folder / "work", work, functools.partial(_rejected, config))
 
 
 def _rejected(config: ml_collections.ConfigDict) -> dict[str, float]:
@@ -256,7 +260,7 @@ def _rows(
         return {
             "dataset": name, "figure": figure, "mean": float(np.mean(values)),
             "lowest": float(np.min(values)), "highest": float(np.max(values)),
-            "clients below 0.85": None, "worst client": None, **more,
+            "width": None, "clients below 0.85": None, "worst client": None, **more,
         }  # fmt: skip
 
     out = [row("macro-F1", [f["macro_f1"] for f in found])]
@@ -269,9 +273,9 @@ def _rows(
         each = [c["coverage"] for f in each_fit for c in (f["clients"] or []) if c is not None]
         more = {"clients below 0.85": f"{np.mean(np.array(each) < POOR):.0%}",
                 "worst client": min(each)} if each else {}  # fmt: skip
-        out.append(row(f"coverage, {what}", [f["coverage"] for f in each_fit], **more))
         if what != "classes":
-            out.append(row(f"width, {what}", [f["width"] for f in each_fit]))
+            more["width"] = float(np.mean([f["width"] for f in each_fit]))
+        out.append(row(f"coverage, {what}", [f["coverage"] for f in each_fit], **more))
     for score in next(iter(unseen.values())):
         values = [by[score] for by in unseen.values()]
         out.append(row(f"AUROC of {len(unseen)} unseen attacks, {score}", values))

@@ -1,6 +1,6 @@
 """Federated against centralised and local-only training, by how alike the clients are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from qoejax.run import build, evaluate, outputs, plots, train
 from qoejax.run.baselines import interval
 from qoejax.run.studies import draw, fits
 from qoejax.run.studies.fits import SIMULATED
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
 
 SITES = "sites"
 PARTITIONS: dict[str, dict[str, Any]] = {
@@ -28,17 +28,24 @@ GAPS = {"Dirichlet 1.0": 0.02, "Dirichlet 0.3": 0.05}
 """Macro-F1 that may be lost to centralised training."""
 
 BETTER = 0.80
+CENTRALISED = "centralised"
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "fedper": {},
     "fedprox": {},
-    "scaffold": {"optimizer": "sgd", "lr": 0.1},
+    "scaffold": {"optimizer": "sgd", "lr": 0.1, "clip": 1.0, "schedule": "constant"},
     "fedbn": {},
 }
-"""Keys of ``client`` that differ; less work leaves out the last first."""
+"""Keys of ``CLIENT`` that differ; less work leaves out the last first."""
+
+CLIENT = {
+    "optimizer": "adam", "lr": 0.002, "weight_decay": 0.0, "clip": 0.0, "schedule": "cosine",
+    "batch": 32, "epochs": 1,
+}  # fmt: skip
+"""How clients train, as in ``configs/quickstart.py``; the config is for rows in one place."""
 
 MODEL = {"net": "qoenet", "width": 32, "depth": 1, "heads": 4, "mlp": 64, "hidden": 64}
-CLIENTS, ROUNDS, SEEDS = 20, 12, 2
+CLIENTS, ROUNDS, SEEDS = 20, 30, 2
 
 
 class Run(NamedTuple):
@@ -76,8 +83,8 @@ def losses(runs: Runs, name: str) -> tuple[dict[str, float], dict[str, float]]:
     """By partition: macro-F1 lost to centralised, share of clients better off than alone."""
     gaps, shares = {}, {}
     for partition, own in runs.items():
-        mean = {a: float(np.mean([r.f1 for r in own[a]])) for a in (name, "centralised")}
-        gaps[partition] = mean["centralised"] - mean[name]
+        mean = {a: float(np.mean([r.f1 for r in own[a]])) for a in (name, CENTRALISED)}
+        gaps[partition] = mean[CENTRALISED] - mean[name]
         better = [
             np.mean(r.clients > alone.clients)
             for r, alone in zip(own[name], own["local_only"], strict=True)
@@ -92,11 +99,15 @@ def study(context: Context) -> Outcome:
     chosen = list(PARTITIONS)[:count]
     names = [*list(ALGORITHMS)[: max(2, round(context.scale * len(ALGORITHMS)))], "local_only"]
     seeds = min(SEEDS, context.seeds)
+    names.append(CENTRALISED)
+    jobs = [(p, name, seed) for p in chosen for name in names for seed in range(seeds)]
+    side_by_side(context, said, list(dict.fromkeys(_job(*job) for job in jobs)))
     runs: dict[str, dict[str, list[Run]]] = {}
     for partition in chosen:
+        judged = _judging(context, partition)
         runs[partition] = {
-            name: [_run(context, partition, name, seed) for seed in range(seeds)]
-            for name in (*names, "centralised")
+            name: [judged(said(context, *_job(partition, name, seed))) for seed in range(seeds)]
+            for name in names
         }
     rows = []
     for partition, own in runs.items():
@@ -107,12 +118,17 @@ def study(context: Context) -> Outcome:
                 "mean client": float(np.mean([r.clients.mean() for r in each])),
                 "worst client": float(np.mean([r.clients.min() for r in each])),
             }  # fmt: skip
-            if name not in ("centralised", "local_only"):
+            if name not in (CENTRALISED, "local_only"):
                 row["better than alone"] = f"{losses(runs, name)[1][partition]:.0%}"
             rows.append(row)
     shown = {f"{r['clients']}: {r['training']}": r["macro-F1"] for r in rows}
     plots.save(draw.bars(shown, "macro-F1 on all test rows"), context.folder / "federated.png")
     return Outcome(*judge(runs), rows, ["federated.png"])
+
+
+def _job(partition: str, name: str, seed: int) -> tuple[str, str, int]:
+    """What is trained; in one place it is the same however rows are shared."""
+    return (SITES if name == CENTRALISED else partition, name, seed)
 
 
 def settings(context: Context, partition: str, algorithm: str) -> ml_collections.ConfigDict:
@@ -121,21 +137,24 @@ def settings(context: Context, partition: str, algorithm: str) -> ml_collections
     if c.model.net == "qoenet":
         c.model = dict(MODEL)
     c.clients.update(count=min(CLIENTS, c.clients.count), **PARTITIONS[partition])
-    c.fed.update(algorithm=algorithm, rounds=max(3, round(context.scale * ROUNDS)))
-    c.client.update(ALGORITHMS.get(algorithm, {}))
+    if algorithm == CENTRALISED:
+        c.fed.rounds = max(3, round(context.scale * c.fed.rounds))
+    else:
+        c.fed.update(algorithm=algorithm, rounds=max(3, round(context.scale * ROUNDS)))
+        c.client.update({**CLIENT, **ALGORITHMS.get(algorithm, {})})
     c.exchange.mode = "none"
     c.perf.update(client_axis="turn", devices=1)
     c.data.seed = 0  # The same clients for every seed of training.
     return c
 
 
-def _run(context: Context, partition: str, algorithm: str, seed: int) -> Run:
-    """One training, kept."""
+def said(context: Context, partition: str, algorithm: str, seed: int) -> list[list[int]]:
+    """Classes [N] of the test rows by the model, or by each client's own; kept."""
     c = settings(context, partition, algorithm)
     work = {"federated": algorithm, "partition": partition, "seed": seed,
             "config": build.plain_config(c)}  # fmt: skip
 
-    def compute() -> dict[str, Any]:
+    def compute() -> list[list[int]]:
         c.seed = seed
         build.check(c)
         data = build.data(c)
@@ -153,12 +172,22 @@ def _run(context: Context, partition: str, algorithm: str, seed: int) -> Run:
         predict = make_evaluator(objective.predict, c.evaluation.batch)
         models = evaluate.unstack(params) if stacked else [params]
         x = jnp.asarray(data.test.x)
-        said = [outputs.probabilities(jax.device_get(predict(p, x)))[0].argmax(1) for p in models]
-        weight = client_weights(c, data)
-        return scores(said, data.test.label, weight, len(data.spec.label_names))
+        each = [outputs.probabilities(jax.device_get(predict(p, x)))[0] for p in models]
+        return [probability.argmax(1).tolist() for probability in each]
 
-    kept = once(context.folder, work, compute)
-    return Run(kept["f1"], np.array(kept["clients"], float))
+    return once(context.folder, work, compute)
+
+
+def _judging(context: Context, partition: str) -> Callable[[list[list[int]]], Run]:
+    """From what models say of the test rows to their figures, of the clients of a partition."""
+    c = settings(context, partition, next(iter(ALGORITHMS)))
+    data = build.data(c)
+    weight, classes = client_weights(c, data), len(data.spec.label_names)
+
+    def judged(models: list[list[int]]) -> Run:
+        return scores([np.array(one) for one in models], data.test.label, weight, classes)
+
+    return judged
 
 
 def client_weights(config: ml_collections.ConfigDict, data: build.Data) -> np.ndarray:
@@ -177,9 +206,7 @@ def client_weights(config: ml_collections.ConfigDict, data: build.Data) -> np.nd
     return (own / own.sum(1, keepdims=True) / there)[:, label]
 
 
-def scores(
-    said: list[np.ndarray], label: np.ndarray, weight: np.ndarray, classes: int
-) -> dict[str, Any]:
+def scores(models: list[np.ndarray], label: np.ndarray, weight: np.ndarray, classes: int) -> Run:
     """Macro-F1 of the models' classes [N] on all rows, and of each client's model on its rows."""
 
     def f1(predicted: np.ndarray, rows: np.ndarray) -> float:
@@ -189,8 +216,8 @@ def scores(
         return float((2 * np.diag(matrix)[there] / total[there]).mean())
 
     whole = np.ones(len(label))
-    own = said if len(said) == len(weight) else said * len(weight)
-    return {
-        "f1": float(np.mean([f1(p, whole) for p in said])),
-        "clients": [f1(p, w) for p, w in zip(own, weight, strict=True)],
-    }
+    own = models if len(models) == len(weight) else models * len(weight)
+    return Run(
+        float(np.mean([f1(p, whole) for p in models])),
+        np.array([f1(p, w) for p, w in zip(own, weight, strict=True)]),
+    )

@@ -4,12 +4,11 @@ Fits lie in ``fits`` beside the studies' own folders, named by all that decides 
 fewer training rows and then fewer rounds, for every contender alike.
 """
 
-import hashlib
 import io
 import logging
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -39,6 +38,7 @@ class Task(NamedTuple):
     config: ml_collections.ConfigDict
     data: build.Data
     block: np.ndarray  # [N]: the episode of each test row, or the row itself
+    sections: Mapping[str, Any]  # what ``task`` was given
 
     @property
     def problem(self) -> Problem:
@@ -114,7 +114,7 @@ def task(context: study.Context, name: str, **sections: Mapping[str, Any]) -> Ta
     if rows < len(data.train.label):
         c.data.max_rows = rows
         data = build.data(c)
-    return Task(name, c, data, _blocks(c, data))
+    return Task(name, c, data, _blocks(c, data), sections)
 
 
 def smaller(scale: float, rows: int) -> tuple[int, float]:
@@ -142,14 +142,9 @@ def said(
     settings: Mapping[str, Any] | None = None,
 ) -> Said:
     """What a contender says of the test rows after one fit, or what it said before."""
-    folder = context.folder.parent / "fits"
-    settings = dict(settings or {})
-    work = {
-        "fit": name, "dataset": task.name, "seed": seed, "settings": settings,
-        "config": build.plain_config(task.config),
-    }  # fmt: skip
-    digest = hashlib.sha256(files.dumps(work, sort=True).encode()).hexdigest()
-    path = folder / f"{name}-{digest[:16]}.npz"
+    folder, settings = context.folder.parent / "fits", dict(settings or {})
+    work = _fit(task, name, seed, settings)
+    path = study.kept(folder, work).with_suffix(".npz")
 
     def compute() -> dict[str, Any]:
         start = time.perf_counter()
@@ -171,6 +166,14 @@ def said(
         raise RunError(f"{path} cannot be read as a kept fit ({e}): delete {folder}") from None
 
 
+def _fit(task: Task, name: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The unit of work of a fit."""
+    return {
+        "fit": name, "dataset": task.name, "seed": seed, "settings": settings,
+        "config": build.plain_config(task.config),
+    }  # fmt: skip
+
+
 def all_seeds(
     context: study.Context, task: Task, name: str, settings: Mapping[str, Any] | None = None
 ) -> list[Said]:
@@ -178,8 +181,44 @@ def all_seeds(
     return [said(context, task, name, seed, settings) for seed in range(context.seeds)]
 
 
+def ahead(
+    context: study.Context, task: Task, wanted: Sequence[tuple[str, int, Mapping[str, Any]]]
+) -> None:
+    """Fits that will be asked for, side by side: name, number of seeds, settings."""
+    folder = context.folder.parent / "fits"
+    jobs = [
+        (said, (name, seed, settings))
+        for name, seeds, settings in wanted
+        for seed in range(seeds)
+        if not study.kept(folder, _fit(task, name, seed, settings)).exists()
+    ]
+    study.side_by_side(context, _again, [(task.name, dict(task.sections), *job) for job in jobs])
+
+
+def tuned_ahead(context: study.Context, task: Task, names: Sequence[str], trials: int) -> None:
+    """``tuned`` of each, side by side."""
+    jobs = [(task.name, dict(task.sections), tuned, (name, trials)) for name in names]
+    study.side_by_side(context, _again, jobs)
+
+
+_LATEST: dict[str, Task] = {}
+"""Of this process, so that it reads the rows of a task once; no more than one."""
+
+
+def _again(
+    context: study.Context, name: str, sections: dict[str, Any], work: Any, job: tuple[Any, ...]
+) -> None:
+    """``work(context, task, *job)`` in another process."""
+    config = files.dumps(build.plain_config(context.configs[name]), sort=True)
+    key = files.dumps([context.data_dir, context.scale, name, sections, config])
+    if key not in _LATEST:
+        _LATEST.clear()
+        _LATEST[key] = task(context, name, **sections)
+    work(context, _LATEST[key], *job)
+
+
 def tuned(context: study.Context, task: Task, name: str, trials: int) -> dict[str, Any]:
-    """The settings of the best of ``trials`` on a fifth of the training rows, kept."""
+    """The best of ``trials`` on a fifth of the training rows, kept: ``settings`` and ``value``."""
     work = {"tuned": name, "trials": trials, "config": build.plain_config(task.config)}
 
     def compute() -> dict[str, Any]:
@@ -189,7 +228,7 @@ def tuned(context: study.Context, task: Task, name: str, trials: int) -> dict[st
         LOG.info("%s: %s tuned in %.1f s", task.name, name, time.perf_counter() - start)
         return {"settings": settings, "value": value}
 
-    return study.once(context.folder.parent / "fits", work, compute)["settings"]
+    return study.once(context.folder.parent / "fits", work, compute)
 
 
 def services(spec: table.Spec, least_horizon: int = AHEAD_S, scale: str = "") -> list[int]:

@@ -48,6 +48,7 @@ def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     task = fits.task(context, fits.SIMULATED)
     spec = task.data.spec
+    fits.ahead(context, task, [(name, context.seeds, {}) for name in NAMES])
     said = {name: fits.all_seeds(context, task, name) for name in NAMES}
     ahead = fits.services(spec)
     rows = [_row(task, name, each, ahead) for name, each in said.items()]

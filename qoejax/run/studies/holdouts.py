@@ -45,6 +45,7 @@ def study(context: Context) -> Outcome:
     for name in chosen(context, _attacks(context)):
         task = _task(few, name)
         each = {}
+        fits.ahead(few, task, [(model, few.seeds, {}) for model in ("qoenet", BOOSTING)])
         for model in ("qoenet", BOOSTING):
             said = fits.all_seeds(few, task, model)
             each[model] = Two(*np.mean([_figures(task, name, s) for s in said], axis=0))

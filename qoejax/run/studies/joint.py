@@ -55,8 +55,10 @@ def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     task = fits.task(context, fits.SIMULATED)
     ahead = fits.services(task.data.spec)
-    ours = fits.all_seeds(context, task, "qoenet")
     sizes: dict[str, dict[str, Any]] = {"twins of its size": {}, "twins half its size": half(task)}
+    twins = [(f"qoenet_{own}_only", size) for size in sizes.values() for own in OTHER]
+    fits.ahead(context, task, [(n, context.seeds, size) for n, size in (("qoenet", {}), *twins)])
+    ours = fits.all_seeds(context, task, "qoenet")
     found, rows = {}, [_row(task, "joint", _parameters(task, {}, ""), ours, ours, ahead)]
     for name, size in sizes.items():
         classes = fits.all_seeds(context, task, "qoenet_class_only", size)

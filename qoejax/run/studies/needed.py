@@ -32,7 +32,9 @@ def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     task = fits.task(context, fits.SIMULATED)
     rmse = pairs.rmse(fits.services(task.data.spec))
-    said = {name: fits.all_seeds(context, task, name) for name in ("qoenet", *ABLATIONS)}
+    names = ("qoenet", *ABLATIONS)
+    fits.ahead(context, task, [(name, context.seeds, {}) for name in names])
+    said = {name: fits.all_seeds(context, task, name) for name in names}
     ours, gaps = said["qoenet"], {}
     for name, label in ABLATIONS.items():
         gaps[label] = {

@@ -22,6 +22,12 @@ OVER_TIME = ("gru", "transformer", "cnn_lstm", "lstm")
 """Of a single record they would make a sequence of its features, which have no order."""
 
 LEAST_RIVALS = 4
+BEST = 4
+"""So many rivals, those that did best on the rows of the trials, are fitted with every seed."""
+
+FEW = 2
+"""Seeds of the other rivals."""
+
 TRIALS = 3
 SHARE = 2 / 3
 
@@ -85,20 +91,33 @@ def study(context: Context) -> Outcome:
 
 def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
     said, rows = {}, []
-    for name in ("qoenet", *rivals(context.scale, task.data.spec.window)):
-        if lacking := _lacking(name):
-            rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
-            continue
-        settings = fits.tuned(context, task, name, trials(context.scale))
-        said[name] = fits.all_seeds(context, task, name, settings)
-        rows.append(_row(task, name, said[name], settings))
-    others = [name for name in said if name != "qoenet"]
-    best = {}
+    names = ["qoenet", *rivals(context.scale, task.data.spec.window)]
+    missing = {name: lacking for name in names if (lacking := _lacking(name))}
+    names, count = [name for name in names if name not in missing], trials(context.scale)
+    fits.tuned_ahead(context, task, names, count)
+    tried = {name: fits.tuned(context, task, name, count) for name in names}
+    others = best({name: each["value"] for name, each in tried.items() if name != "qoenet"})
+    seeds = {n: context.seeds if n in ("qoenet", *others) else FEW for n in names}
+    fits.ahead(context, task, [(n, seeds[n], tried[n]["settings"]) for n in names])
+    for name in names:
+        few = context._replace(seeds=seeds[name])
+        said[name] = fits.all_seeds(few, task, name, tried[name]["settings"])
+        rows.append(_row(task, name, said[name], tried[name]["settings"]))
+    for name, lacking in missing.items():
+        rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
+    ahead = {}
     for figure in (pairs.macro_f1, pairs.precision_at_recall):
         mean = {name: pairs.spread(figure, task, said[name])[0] for name in others}
         rival = max(mean, key=mean.__getitem__)
-        best[figure.__name__] = (rival, pairs.gap(figure, task, said["qoenet"], said[rival]))
-    return Duel(*best["macro_f1"], *best["precision_at_recall"]), rows
+        ahead[figure.__name__] = (rival, pairs.gap(figure, task, said["qoenet"], said[rival]))
+    return Duel(*ahead["macro_f1"], *ahead["precision_at_recall"]), rows
+
+
+def best(values: Mapping[str, float]) -> list[str]:
+    """The ``BEST`` names by value; all where nothing was tried, and values are NaN."""
+    if any(math.isnan(value) for value in values.values()):
+        return list(values)
+    return sorted(values, key=values.__getitem__, reverse=True)[:BEST]
 
 
 def _lacking(name: str) -> str:

@@ -60,6 +60,7 @@ def study(context: Context) -> Outcome:
 
 
 def _try(context: Context, task: fits.Task) -> Found:
+    fits.ahead(context, task, [("qoenet", context.seeds, {}), ("qoenet_shuffled", 1, {})])
     hybrid = pairs.spread(pairs.macro_f1, task, fits.all_seeds(context, task, "qoenet"))[0]
     stump = pairs.value(pairs.macro_f1, task, fits.said(context, task, "stump", 0))
     shuffled = pairs.value(pairs.macro_f1, task, fits.said(context, task, "qoenet_shuffled", 0))

@@ -150,11 +150,11 @@ def test_clients_are_scored_on_their_own_mix():
     label, said = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
     weight = np.array([[1.0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
     found = federated.scores([said], label, weight, 2)
-    assert found["f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert found["clients"] == pytest.approx([1.0, 2 / 3, 1.0])
+    assert found.f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    assert found.clients == pytest.approx([1.0, 2 / 3, 1.0])
     own = federated.scores([said, label, 1 - label], label, weight, 2)
-    assert own["clients"] == pytest.approx([1.0, 1.0, 0.0])
-    assert own["f1"] == pytest.approx((found["f1"] + 1.0 + 0.0) / 3)
+    assert own.clients == pytest.approx([1.0, 1.0, 0.0])
+    assert own.f1 == pytest.approx((found.f1 + 1.0 + 0.0) / 3)
 
 
 def test_protection():
