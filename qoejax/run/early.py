@@ -23,7 +23,7 @@ from qoejax.data.table import make_table
 from qoejax.objectives import onset
 from qoejax.run import build, plots
 from qoejax.run.baselines import CONTENDERS, Problem
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, side_by_side
 from qoejax.simulate import episodes
 from qoejax.types import Examples
 
@@ -59,6 +59,7 @@ class Watched(NamedTuple):
     site: Int[np.ndarray, " E"]
 
 
+@functools.lru_cache(maxsize=4)
 def watch(first: int, per_site: int, benign: bool) -> Watched:
     """Episodes of the sites of ``DATASET``: benign ones, or those with an attack."""
     sites = np.arange(CONFIGS[DATASET.partition("/")[2]].sites)
@@ -194,37 +195,48 @@ def study(context: Context) -> Outcome:
 
     ``context.configs`` must say how the hybrid is trained on ``DATASET``.
     """
-    config = build.from_plain(build.plain_config(context.configs[DATASET]))
-    config.data.dir = context.data_dir
-    config.fed.rounds = max(2, round(context.scale * min(ROUNDS, config.fed.rounds)))
-    share = min(1.0, context.scale)
-    sizes = {first: max(2, round(share * n)) for first, n in PER_SITE.items()}
-    sites = CONFIGS[DATASET.partition("/")[2]].sites
-    needed = 2 * LEAST_BENIGN / (sites * (SETTINGS.seconds - SETTINGS.length + 1))
-    sizes[BENIGN] = max(sizes[BENIGN], int(np.ceil(needed)))
-    data = functools.cache(lambda: build.data(config))
-    seen = functools.cache(lambda first: watch(first, sizes[first], first in (HISTORY, BENIGN)))
-    work = {"sizes": list(sizes.values()), "config": build.plain_config(config), "rate": RATE}
-    del work["config"]["data"]["dir"]
-
-    def of(name: str, seed: int) -> Any:
-        if name == CUSUM:
-            score = _tuned_cusum(seen(HISTORY), seen(TUNING), seen(BENIGN))
-        else:
-            score = learned(name, data(), config, seed)
-        return judge(score, seen(BENIGN), seen(TEST))
-
+    seeds = {name: 1 if name == CUSUM else min(SEEDS, context.seeds) for name in (*LEARNED, CUSUM)}
+    jobs = [(name, seed) for name, count in seeds.items() for seed in range(count)]
+    side_by_side(context, detected, jobs)
     results: dict[str, dict[str, np.ndarray]] = {}
-    for name in (*LEARNED, CUSUM):
-        seeds = 1 if name == CUSUM else min(SEEDS, context.seeds)
-        each = [
-            once(context.folder, {"detector": name, "seed": s} | work, lambda n=name, s=s: of(n, s))
-            for s in range(seeds)
-        ]
+    for name, count in seeds.items():
+        each = [detected(context, name, seed) for seed in range(count)]
         results[name] = {k: np.array([r[k] for r in each]) for k in ("delay", "found", "rate")}
     said, reason = verdict(results)
     plots.save(curves(results), context.folder / "early.png")
     return Outcome(said, reason, [_row(*item) for item in results.items()], ("early.png",))
+
+
+def detected(context: Context, name: str, seed: int) -> dict[str, Any]:
+    """What ``judge`` says of a detector, kept."""
+    config = build.from_plain(build.plain_config(context.configs[DATASET]))
+    config.data.dir = context.data_dir
+    config.fed.rounds = max(2, round(context.scale * min(ROUNDS, config.fed.rounds)))
+    sizes = _sizes(context.scale)
+    work = {"detector": name, "seed": seed, "sizes": list(sizes.values()), "rate": RATE,
+            "config": build.plain_config(config)}  # fmt: skip
+    del work["config"]["data"]["dir"]
+
+    def compute() -> dict[str, Any]:
+        def seen(first: int) -> Watched:
+            return watch(first, sizes[first], first in (HISTORY, BENIGN))
+
+        if name == CUSUM:
+            score = _tuned_cusum(seen(HISTORY), seen(TUNING), seen(BENIGN))
+        else:
+            score = learned(name, build.data(config), config, seed)
+        return judge(score, seen(BENIGN), seen(TEST))
+
+    return once(context.folder, work, compute)
+
+
+def _sizes(scale: float) -> dict[int, int]:
+    """Episodes of each kind at every site; benign ones are enough for the rate at any scale."""
+    sizes = {first: max(2, round(min(1.0, scale) * n)) for first, n in PER_SITE.items()}
+    sites = CONFIGS[DATASET.partition("/")[2]].sites
+    needed = 2 * LEAST_BENIGN / (sites * (SETTINGS.seconds - SETTINGS.length + 1))
+    sizes[BENIGN] = max(sizes[BENIGN], int(np.ceil(needed)))
+    return sizes
 
 
 def _tuned_cusum(history: Watched, tuning: Watched, benign: Watched) -> Score:
