@@ -1,12 +1,20 @@
 """Strict by default: four CPU devices, no silent promotion, no reused key, shapes checked."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands have it
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one process of a run has compiled, its other workers and commands need not.
+    _compiled = tempfile.mkdtemp(prefix="qoejax-compiled-")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["QOEJAX_CACHE"] = ""  # tests, and the commands they run, leave the user's cache alone
 
 import hypothesis

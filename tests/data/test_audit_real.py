@@ -42,7 +42,9 @@ def test_ciciot2023_first_release_time_and_window(real_data):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", ["merged_34class", "merged_8class"])
+@pytest.mark.parametrize(
+    "config", [pytest.param("merged_34class", marks=pytest.mark.slow), "merged_8class"]
+)
 def test_ciciot2023_second_release_window(real_data, config):
     result = run([real_data / "ciciot2023/v2/Merged01.csv.gz"], f"ciciot2023/{config}")
     assert leaks(result) == {("window size", "Number")}
@@ -69,6 +71,7 @@ def test_edge_iiotset_shift_and_spelling(real_data):
     assert leaks(sample) == {("shifted", "frame.time")}
 
 
+@pytest.mark.slow
 def test_second_ratings_and_row_numbers_of_human_scores(real_data):
     poqemon = run([real_data / "qoe/poqemon.csv.gz"], target="MOS", group=["user_id"])
     feedback = {f"QoF_{a}" for a in ("begin", "shift", "audio", "video")}

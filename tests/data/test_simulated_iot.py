@@ -198,6 +198,7 @@ def test_bootstrap_wants_the_files_of_that_release(tmp_path):
         load.builder("simulated_iot/bootstrap", tmp_path, tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_bootstrap_prepares_from_real_rows(real_data, tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIGS, "bootstrap", CONFIGS["bootstrap"]._replace(sites=2, episodes=10))

@@ -27,6 +27,8 @@ PAIRS = [
     *(("mlp", name) for name in ("jit_clients", "jit_steps", "drjax", "torch_1")),
 ]
 
+LONG = [("hybrid", "vmap"), ("cnn", "vmap"), ("mlp", "jit_clients")]
+
 
 def tiny(model):
     plain = workload.make(
@@ -77,7 +79,10 @@ def close(a, b):
 
 
 @pytest.mark.filterwarnings("ignore:jax.interpreters.pxla:DeprecationWarning")  # DrJAX 0.2.1
-@pytest.mark.parametrize(("model", "name"), PAIRS)
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [pytest.param(*pair, marks=pytest.mark.slow if pair in LONG else ()) for pair in PAIRS],
+)
 def test_the_same_batches_make_the_same_model(model, name, ours):
     need(name)
     work = tiny(model)._replace(draw=lambda number: np.asarray(our_rows(number)))

@@ -219,6 +219,7 @@ def error(attack, aggregator, rounds=12):
     return float(np.linalg.norm(state.params["w"] - np.array([1.0, 2.0, -1.0])))
 
 
+@pytest.mark.slow
 def test_one_flipped_client_ruins_the_mean_and_not_the_median():
     assert error(None, "weighted_mean") < 0.3
     assert error("sign_flip", "weighted_mean") > 1.5
@@ -234,7 +235,9 @@ def test_an_attack_hits_by_identity_wherever_the_client_sits():
     tiny.close(a.params, b.params)
 
 
-@pytest.mark.parametrize("name", ["scaffold", "fedper", "fednova"])
+@pytest.mark.parametrize(
+    "name", ["scaffold", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fedper", "fednova"))]
+)
 def test_a_message_is_corrupted_whatever_its_form(name):
     """Two parts, a part of the parameters, or a delta of a step: the same as a liar would send."""
     algorithm = tiny.algorithm(name, loss=tiny.Loss(), optimizer="sgd")
@@ -304,7 +307,9 @@ def test_a_broken_or_wild_client_is_dropped_and_counted_under_every_rule(name):
         same(after.params, without.params)
 
 
-@pytest.mark.parametrize(("byzantine", "moves"), [(1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("byzantine", "moves"), [pytest.param(1, True, marks=pytest.mark.slow), (2, False)]
+)
 def test_a_round_with_too_few_clients_changes_nothing(byzantine, moves):
     """Four clients count: enough for one Byzantine client, too few for two."""
     algorithm = tiny.algorithm(aggregator="coordinate_median", byzantine=byzantine)

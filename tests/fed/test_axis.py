@@ -37,7 +37,13 @@ def stacked(name):
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize("mode", list(MODES)[1:])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=() if mode == "chunks on shards" else pytest.mark.slow)
+        for mode in list(MODES)[1:]
+    ],
+)
 @pytest.mark.parametrize("name", [pytest.param("fedavg", marks=pytest.mark.slow), "feddyn"])
 def test_modes_agree(name, mode):
     state, metrics = played(mode, name)
@@ -47,7 +53,7 @@ def test_modes_agree(name, mode):
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize("mode", ["turn", "chunks on shards"])
+@pytest.mark.parametrize("mode", ["turn", pytest.param("chunks on shards", marks=pytest.mark.slow)])
 def test_sums_on_the_way_equal_sums_of_all_messages(mode):
     eng = tiny.make_engine(optimizer="sgd", aggregator=stacked("weighted_mean"), **MODES[mode])
     out = eng.block(eng.init(tiny.params()), eng.place(tiny.examples()), tiny.key(), ROUNDS)
@@ -61,8 +67,15 @@ def broken(rows, client, value):
     return rows._replace(mos=rows.mos.at[own].set(value))
 
 
-@pytest.mark.parametrize("name", ["weighted_mean", "mean"])
-@pytest.mark.parametrize("value", [np.nan, 1e30])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weighted_mean", np.nan),
+        ("mean", 1e30),
+        pytest.param("mean", np.nan, marks=pytest.mark.slow),
+        pytest.param("weighted_mean", 1e30, marks=pytest.mark.slow),
+    ],
+)
 def test_a_client_without_a_sound_update_is_left_out_of_the_sum_and_counted(name, value):
     """The others' weights grow in proportion, as if it had not been asked."""
     algorithm = tiny.algorithm(aggregator=name, lr=0.02)
@@ -95,7 +108,9 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    "name", ["mean", *(pytest.param(n, marks=pytest.mark.slow) for n in RULES if n != "mean")]
+)
 @pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_rules_two_forms_agree(name, chunk):
     both = []
@@ -143,6 +158,7 @@ def wide(clients, aggregator, **mode):
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 def test_memory_of_a_mean_grows_with_the_chunk_and_not_with_the_cohort():
     mode = {"client_axis": "shard", "devices": jax.devices()[:2]}
@@ -153,6 +169,7 @@ def test_memory_of_a_mean_grows_with_the_chunk_and_not_with_the_cohort():
     assert wide(80, aggregate.mean(), chunk=8, **mode) > 2 * small
 
 
+@pytest.mark.slow
 def test_a_block_length_is_compiled_once():
     eng = tiny.make_engine(optimizer="sgd")
     data, state = eng.place(tiny.examples()), eng.init(tiny.params())
@@ -204,6 +221,7 @@ def test_deal_goes_there_and_back():
     np.testing.assert_array_equal(out.steps, [8, 5, 4, 1, 7, 6, 3, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 def test_at_home_rows_and_states_are_on_one_device_each():
     eng = tiny.make_engine(name="feddyn", optimizer="sgd", **MODES["home"])
@@ -227,6 +245,7 @@ def test_at_home_rows_and_states_are_on_one_device_each():
     assert [s.data.shape for s in kept.addressable_shards] == [(3, 3)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 @pytest.mark.parametrize("name", ["feddyn"])
 def test_at_home_halves_give_the_same_bits(name):

@@ -59,6 +59,7 @@ def weights(state):
     return np.asarray(state.params["w"], np.float64)
 
 
+@pytest.mark.slow
 def test_what_averaging_converges_to_and_the_others_do_not():
     """FedAvg ends at the mean of t_i weighted by p_i (1 - contraction_i); SCAFFOLD at the optimum.
 

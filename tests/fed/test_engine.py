@@ -15,6 +15,13 @@ from . import tiny
 MODES = ("turn", "chunk", pytest.param("shard", marks=pytest.mark.multidevice))
 ROUNDS = 4
 
+SLOW, SEVERAL = pytest.mark.slow, pytest.mark.multidevice
+RESUMED = ("turn", pytest.param("chunk", marks=SLOW), pytest.param("shard", marks=[SEVERAL, SLOW]))
+HALVED = (
+    pytest.param("turn", marks=SLOW), pytest.param("chunk", marks=SLOW),
+    pytest.param("shard", marks=SEVERAL),
+)  # fmt: skip
+
 
 @functools.cache
 def shared(mode):
@@ -32,7 +39,7 @@ def straight(mode):
     return jax.device_get(out)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", RESUMED)
 def test_rerun_and_resume_give_the_same_bits_without_compiling_again(mode):
     eng, loss, data = shared(mode)
     whole, metrics = straight(mode)
@@ -52,7 +59,7 @@ def test_rerun_and_resume_give_the_same_bits_without_compiling_again(mode):
     assert loss.traces == traces
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", HALVED)
 def test_halves_through_host_memory_give_the_same_bits(mode):
     eng, _, data = shared(mode)
     whole, metrics = straight(mode)

@@ -51,6 +51,7 @@ def played(name, mode):
     return eng, data, jax.device_get(state), jax.device_get(metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), GRID)
 def test_halves_through_host_memory_give_the_same_bits(name, mode):
     eng, data, whole, metrics = played(name, mode)

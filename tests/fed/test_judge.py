@@ -62,6 +62,7 @@ def test_weights_equal_numpy(rated):
     assert len({round(float(w), 4) for w in got}) == 4
 
 
+@pytest.mark.slow
 def test_an_update_that_helps_counts_more_and_bad_ones_next_to_nothing():
     held = rows()
     start = {"c": jnp.zeros((4, C)), "m": jnp.zeros((4, 2 * M))}

@@ -119,6 +119,7 @@ def test_what_is_not_finite_is_told():
     jax.block_until_ready(found.words)
 
 
+@pytest.mark.slow
 def test_with_shares_of_noise_everybody_counts_alike_and_nobody_stays_away():
     """A message that is not finite counts as zeros where it is not: staying away would tell."""
     grid = discrete.fit(20.0, 1e-4, 3, 4, 5)

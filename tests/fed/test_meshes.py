@@ -9,6 +9,7 @@ TOLERANCE = 1e-6
 """Of parameters and client states of size 1 after three rounds of at most five steps."""
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 def test_meshes_of_2_4_and_8_devices_agree_with_one():
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}

@@ -47,6 +47,7 @@ def test_words_are_those_of_numpy_and_sums_keep_the_bound(clients, clip, scale, 
     )
 
 
+@pytest.mark.slow
 def test_sums_of_the_largest_messages_do_not_wrap():
     for clients, clip in ((1, 4.0), (511, 4.0), (1000, 0.37)):
         ring = rings.fit(clip, 3.0, clients)

@@ -86,7 +86,13 @@ def test_centralised_is_gradient_descent():
     assert metrics["n"] == 2 * n
 
 
-@pytest.mark.parametrize("aggregator", ["weighted_mean", "mean", "coordinate_median"])
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        "mean",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("weighted_mean", "coordinate_median")),
+    ],
+)
 def test_contract_order_and_padding_are_invisible(aggregator):
     algorithm, step = jitted("persistent", aggregator=aggregator, optimizer="momentum")
     padded = tiny.cohort((0, 1, 2, 3, 4, -1, -1))

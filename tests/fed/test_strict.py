@@ -167,8 +167,17 @@ def test_rerun_and_resume_at_any_round_end_at_the_same_digest(mode):
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize("devices", [1, 2, 4])
-@pytest.mark.parametrize("mode", ["chunk", "shard"])
+@pytest.mark.parametrize(
+    ("mode", "devices"),
+    [
+        ("chunk", 2),
+        ("shard", 4),
+        *(
+            pytest.param(mode, devices, marks=pytest.mark.slow)
+            for mode, devices in [("chunk", 1), ("chunk", 4), ("shard", 1), ("shard", 2)]
+        ),
+    ],
+)
 def test_other_chunks_and_devices_agree_within_the_stated_tolerance(mode, devices):
     """docs/reproducibility.md: parameters within 1e-5 over a few rounds."""
     other = played(mode, devices, chunk=devices)[2][-1]

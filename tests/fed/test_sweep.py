@@ -38,7 +38,14 @@ def stacked():
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize(("mode", "at_once"), [("chunk", 0), ("shard", 0), ("shard", 1)])
+@pytest.mark.parametrize(
+    ("mode", "at_once"),
+    [
+        ("shard", 1),
+        pytest.param("chunk", 0, marks=pytest.mark.slow),
+        pytest.param("shard", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_member_is_the_single_run(mode, at_once):
     """Whatever the size of blocks, and compiled once."""
     keys, params, rates = stacked()
@@ -58,7 +65,10 @@ def test_a_member_is_the_single_run(mode, at_once):
         tiny.close(own, jax.tree.map(lambda leaf, i=i: leaf[i], metrics))
 
 
-@pytest.mark.parametrize(("algorithm", "optimizer"), [("feddyn", "sgd"), ("ditto", "adam")])
+@pytest.mark.parametrize(
+    ("algorithm", "optimizer"),
+    [("feddyn", "sgd"), pytest.param("ditto", "adam", marks=pytest.mark.slow)],
+)
 def test_every_rate_may_be_swept(algorithm, optimizer):
     keys, params, rates = stacked()
     many = make_sweep(lambda own: engine_of(own, "turn", algorithm, optimizer), rates)

@@ -73,8 +73,16 @@ class Case:
 CASES = functools.cache(Case)  # each is compiled once
 
 
+FEW = [(n, 3) for n in [*NETS, "user"]] + [("qoenet", 1), ("linear", 1), ("user", 1)]
+"""Of a single record most nets do less of the same."""
+
+MANY = [(n, 1) for n in NETS if (n, 1) not in FEW]
+
+
 @pytest.fixture(
-    scope="module", params=[(n, t) for n in [*NETS, "user"] for t in (1, 3)], ids=lambda p: f"{p}"
+    scope="module",
+    params=[*FEW, *(pytest.param(case, marks=pytest.mark.slow) for case in MANY)],
+    ids=lambda p: f"{p}",
 )
 def case(request):
     return CASES(*request.param)

@@ -108,6 +108,7 @@ def test_oscillation_and_adaptation_cost_what_the_reference_says():
     assert float(adaptation.restlessness(steady, seconds)) == 0.0
 
 
+@pytest.mark.slow
 def test_a_batch_of_sessions_is_each_of_them():
     rng = np.random.default_rng(0)
     quality = jnp.float32(rng.uniform(1, 5, (3, SECONDS)))

@@ -26,6 +26,7 @@ def fedper(data_dir, tmp_path_factory):
     return workdir, train(tiny_config(data_dir, **FEDPER), workdir)
 
 
+@pytest.mark.slow
 def test_the_wire_changes_no_bit_of_a_personal_model(fedper, data_dir, tmp_path):
     """Heads stay with the clients, so less travels; clients that stop half-way send nothing."""
     wired = train(tiny_config(data_dir, **FEDPER, exchange=WIRE), tmp_path / "w")

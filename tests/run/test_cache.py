@@ -11,12 +11,13 @@ from qoejax.run import cache
 
 @pytest.fixture
 def unset():
-    """JAX's own settings, as they were before."""
+    """JAX as it is where nobody has chosen a folder; afterwards as it was."""
     names = (
         "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
         "jax_persistent_cache_min_entry_size_bytes",
     )  # fmt: skip
     before = {name: jax.config.values[name] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
     yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -8,7 +8,8 @@ from qoejax.run.train import train
 from .conftest import tiny_config
 
 
-@pytest.mark.parametrize("method", ["int4", pytest.param("top_k", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["int4", "top_k"])
 def test_wired_and_fused_agree_and_fewer_bytes_travel(method, data_dir, wired_run, tmp_path):
     compress = {"method": method, "fraction": 0.1}
     wire = {"mode": "pqc", "signer": "openssl"}

@@ -100,6 +100,7 @@ def test_a_meddling_network_is_logged_and_changes_nothing(config, locals_, wired
     assert found["rejected"] == 7
 
 
+@pytest.mark.slow
 def test_late_and_overtaken_answers_cost_their_round_only(config, locals_, tmp_path):
     """Then the model is that of a simulated run in which those two messages were lost."""
     slow = lambda answer: FAULTS["delay"](answer, number=1, seconds=12.0)  # noqa: E731

@@ -37,6 +37,7 @@ def test_parameters_and_their_mean_stay_float32(rounds):
             assert leaf.dtype in (np.float32, np.int32)
 
 
+@pytest.mark.slow
 def test_a_round_stays_near_float32(rounds):
     def moved(dtype):
         before, state = rounds[dtype]

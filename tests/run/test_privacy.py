@@ -66,6 +66,7 @@ def test_a_budget_below_one_round_is_refused_before_training(data_dir, tmp_path)
 USER = {"mechanism": "user", "clip": 0.1, "noise": 1.0}
 
 
+@pytest.mark.slow
 def test_clients_are_drawn_and_priced_by_their_own_coins(data_dir, tmp_path):
     config = private(
         data_dir,

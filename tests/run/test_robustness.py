@@ -113,6 +113,7 @@ def test_more_root_rows_than_rows_are_refused(data_dir):
 GRID = {"clients": {"partition": "iid", "count": 5}, "client": {"optimizer": "sgd", "lr": 0.2}}
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_grid_is_the_run_that_it_stands_for(data_dir, tmp_path):
     config = tiny_config(data_dir, attack={"name": "sign_flip", "fraction": 0.2}, **GRID)
     summary = robustness.run(

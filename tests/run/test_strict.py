@@ -34,6 +34,7 @@ def test_the_wire_changes_no_bit(strict_run, data_dir, tmp_path):
     assert wired["params_sha256"] == strict_run[1]["params_sha256"]
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_from_its_manifest_in_other_blocks(strict_run, tmp_path):
     workdir, first = strict_run
     record = files.read_json(workdir / "manifest.json", "the manifest of a run")

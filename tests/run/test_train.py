@@ -77,7 +77,7 @@ def test_again_on_the_same_workdir_is_the_same_run(plain, data_dir):
     assert (workdir / "metrics.jsonl").read_text() == rows
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("damaged", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_resume_from_the_middle_ends_at_the_same_bits(plain, data_dir, tmp_path, damaged):
     workdir, first = plain
     copy = tmp_path / "copy"
@@ -122,9 +122,8 @@ def killed_runs(data_dir, workdir, kills, seed):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "kills", [1, pytest.param(5, marks=pytest.mark.slow)], ids=["once", "five_times"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 5], ids=["once", "five_times"])
 def test_sigkill_at_any_moment_changes_no_bit(data_dir, tmp_path, kills, wired_run):
     del wired_run  # the dataset is prepared by then: kills should hit training
     whole = subprocess.run(
@@ -205,7 +204,10 @@ def test_encrypted_keys_need_a_passphrase(data_dir, tmp_path, monkeypatch):
         train(tiny_config(data_dir, exchange=options), tmp_path / "w")
 
 
-@pytest.mark.parametrize("algorithm", ["centralised", "local_only", "fedprox"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["local_only", *(pytest.param(n, marks=pytest.mark.slow) for n in ("centralised", "fedprox"))],
+)
 def test_other_ways_of_training(data_dir, tmp_path, algorithm):
     config = tiny_config(data_dir, fed={"algorithm": algorithm, "rounds": 2})
     summary = train(config, tmp_path / algorithm)

@@ -82,6 +82,7 @@ def witnessed(site, data_dir):
     return folder / "run", config
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_run_has_both_cosignatures(witnessed, site):
     workdir, _ = witnessed
     found = verify.verify(workdir, site[0] / "run" / "log" / "policy")

@@ -97,6 +97,7 @@ def test_what_cannot_work_together_is_refused_before_data_are_read(data_dir, val
         build.check(tiny_config(data_dir, exchange={"mode": "pqc"} | values))
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_sessions_gives_the_same_model(wired_run, data_dir, tmp_path):
     values = {"mode": "pqc", "signer": "openssl", "suite": 3, "session": 64, "confidential": True}
     summary = train(tiny_config(data_dir, exchange=values), tmp_path / "sessions")

@@ -130,7 +130,8 @@ def test_workers_import_nothing_heavy():
 
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 if __name__ != "__main__":
     sys.exit("a worker imported the main module")
 from tests.wire.helpers import MODEL, SPEC
@@ -158,11 +159,14 @@ def test_no_worker_outlives_the_program(tmp_path, number):
         text=True,
         env=os.environ | {"PYTHONPATH": root},
     )
-    pids = [int(pid) for pid in child.stdout.readline().split()]
-    assert len(pids) == 2, child.communicate()[1]
-    assert all(map(alive, pids))
-    child.send_signal(number)
-    _, complaints = child.communicate(timeout=20)
+    try:
+        pids = [int(pid) for pid in child.stdout.readline().split()]
+        assert len(pids) == 2, child.communicate()[1]
+        assert all(map(alive, pids))
+        child.send_signal(number)
+        _, complaints = child.communicate(timeout=60)
+    finally:
+        child.kill()
     wait_until_gone(pids)
     assert child.returncode == -number
     if number == signal.SIGINT:
