@@ -1,3 +1,6 @@
+import concurrent.futures
+import logging
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -23,6 +26,42 @@ def test_a_failed_unit_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="no"):
         study.once(tmp_path, {"seed": 0}, fails)
     assert list(tmp_path.iterdir()) == []
+
+
+def unit(context, seed):
+    """A unit of work that refuses one seed."""
+    assert context.pool is None
+    if seed == 9:
+        raise RunError("seed 9")
+    return study.once(context.folder, {"seed": seed}, lambda: 2 * seed)
+
+
+def test_work_side_by_side_is_found_afterwards(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        context = study.Context("", tmp_path, 2, 1.0, {}, pool)
+        study.side_by_side(context, unit, [(0,), (1,), (2,)])
+        kept = sorted(tmp_path.iterdir())
+        assert kept == sorted(study.kept(tmp_path, {"seed": seed}) for seed in range(3))
+        with pytest.raises(RunError, match="seed 9"):
+            study.side_by_side(context, unit, [(9,)])
+    assert unit(context._replace(pool=None), 2) == 4
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_without_processes_nothing_is_done_ahead(tmp_path):
+    study.side_by_side(study.Context("", tmp_path, 2, 1.0), unit, [(0,)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_die_leave_the_work_to_the_caller(tmp_path, caplog):
+    class Dead(concurrent.futures.Executor):
+        def submit(self, *args):
+            raise concurrent.futures.BrokenExecutor("killed")
+
+    context = study.Context("", tmp_path, 2, 1.0, {}, Dead())
+    with caplog.at_level(logging.WARNING, "qoejax"):
+        study.side_by_side(context, unit, [(0,)])
+    assert "killed" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"work": {"seed": 0}}'])

@@ -218,7 +218,7 @@ def _again(
 
 
 def tuned(context: study.Context, task: Task, name: str, trials: int) -> dict[str, Any]:
-    """The best of ``trials`` on a fifth of the training rows, kept: ``settings`` and ``value``."""
+    """The settings of the best of ``trials`` on a fifth of the training rows, kept."""
     work = {"tuned": name, "trials": trials, "config": build.plain_config(task.config)}
 
     def compute() -> dict[str, Any]:
@@ -228,7 +228,7 @@ def tuned(context: study.Context, task: Task, name: str, trials: int) -> dict[st
         LOG.info("%s: %s tuned in %.1f s", task.name, name, time.perf_counter() - start)
         return {"settings": settings, "value": value}
 
-    return study.once(context.folder.parent / "fits", work, compute)
+    return study.once(context.folder.parent / "fits", work, compute)["settings"]
 
 
 def services(spec: table.Spec, least_horizon: int = AHEAD_S, scale: str = "") -> list[int]:

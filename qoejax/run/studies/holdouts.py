@@ -14,7 +14,7 @@ from qoejax.run.study import FAILS, HOLDS, Context, Outcome, over_seeds
 
 BOOSTING = "lightgbm"
 CAPACITY = "unseen capacity"
-LEAST = 3
+LEAST, MOST = 3, 6
 SEEDS = 2
 """What is averaged over are hold-outs; two fits of each are enough."""
 
@@ -68,7 +68,7 @@ def study(context: Context) -> Outcome:
 def chosen(context: Context, attacks: Sequence[str]) -> list[str]:
     """As many hold-outs as the scale pays for, new sites second."""
     names = [attacks[0], CAPACITY, *attacks[1:]]
-    return names[: max(LEAST, round(context.scale * len(names)))]
+    return names[: max(LEAST, round(context.scale * MOST))]
 
 
 def _attacks(context: Context) -> list[str]:

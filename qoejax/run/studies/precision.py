@@ -1,6 +1,7 @@
 """Detection against everything else, each tuned with the same number of trials."""
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,13 +23,13 @@ OVER_TIME = ("gru", "transformer", "cnn_lstm", "lstm")
 """Of a single record they would make a sequence of its features, which have no order."""
 
 LEAST_RIVALS = 4
-BEST = 4
-"""So many rivals, those that did best on the rows of the trials, are fitted with every seed."""
+BEST = 2
+"""So many rivals are fitted with every seed: the best in each figure, by the test rows even."""
 
 FEW = 2
 """Seeds of the other rivals."""
 
-TRIALS = 3
+TRIALS = 2
 SHARE = 2 / 3
 
 
@@ -95,14 +96,19 @@ def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
     missing = {name: lacking for name in names if (lacking := _lacking(name))}
     names, count = [name for name in names if name not in missing], trials(context.scale)
     fits.tuned_ahead(context, task, names, count)
-    tried = {name: fits.tuned(context, task, name, count) for name in names}
-    others = best({name: each["value"] for name, each in tried.items() if name != "qoenet"})
-    seeds = {n: context.seeds if n in ("qoenet", *others) else FEW for n in names}
-    fits.ahead(context, task, [(n, seeds[n], tried[n]["settings"]) for n in names])
+    settings = {name: fits.tuned(context, task, name, count) for name in names}
+    few = context._replace(seeds=min(FEW, context.seeds))
+    fits.ahead(context, task, [(n, few.seeds, settings[n]) for n in names])
+    first = {n: fits.all_seeds(few, task, n, settings[n]) for n in names if n != "qoenet"}
+    others = best(
+        {n: pairs.spread(pairs.macro_f1, task, each)[0] for n, each in first.items()},
+        {n: pairs.spread(pairs.precision_at_recall, task, e)[0] for n, e in first.items()},
+    )
+    fits.ahead(context, task, [(n, context.seeds, settings[n]) for n in ("qoenet", *others)])
     for name in names:
-        few = context._replace(seeds=seeds[name])
-        said[name] = fits.all_seeds(few, task, name, tried[name]["settings"])
-        rows.append(_row(task, name, said[name], tried[name]["settings"]))
+        every = name in ("qoenet", *others)
+        said[name] = fits.all_seeds(context if every else few, task, name, settings[name])
+        rows.append(_row(task, name, said[name], settings[name]))
     for name, lacking in missing.items():
         rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
     ahead = {}
@@ -113,11 +119,10 @@ def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
     return Duel(*ahead["macro_f1"], *ahead["precision_at_recall"]), rows
 
 
-def best(values: Mapping[str, float]) -> list[str]:
-    """The ``BEST`` names by value; all where nothing was tried, and values are NaN."""
-    if any(math.isnan(value) for value in values.values()):
-        return list(values)
-    return sorted(values, key=values.__getitem__, reverse=True)[:BEST]
+def best(*figures: Mapping[str, float]) -> list[str]:
+    """The ``BEST`` names by each figure."""
+    names = [sorted(each, key=each.__getitem__, reverse=True)[:BEST] for each in figures]
+    return list(dict.fromkeys(itertools.chain(*names)))
 
 
 def _lacking(name: str) -> str:

@@ -1,5 +1,7 @@
 """Studies from rows to outcome, with contenders that guess: cheap, and every step is taken."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,23 @@ def test_from_rows_to_outcome(module, context):
     assert files.plain(again._asdict()) == files.plain(found._asdict())
 
 
+def test_fits_ahead_are_those_that_are_asked_for(context, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(fits, "contender", lambda name: fitted.append(name) or guess(name))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        context = context._replace(pool=pool)
+        task = fits.task(context, SIMULATED)
+        fits.tuned_ahead(context, task, ["one", "three"], 1)
+        fits.ahead(context, task, [("one", 2, {}), ("three", 1, {})])
+    done = len(fitted)
+    alone = context._replace(pool=None)
+    fits.all_seeds(alone, task, "one")
+    fits.said(alone, task, "three", 0)
+    assert len(fitted) == done == 5
+    fits.said(alone, task, "three", 1)
+    assert len(fitted) == done + 1
+
+
 def test_holdouts_from_rows_to_outcome(context, monkeypatch):
     context.folder.mkdir()
     monkeypatch.setattr(holdouts, "chosen", lambda context, attacks: attacks[:2])
@@ -62,7 +81,7 @@ def test_holdouts_from_rows_to_outcome(context, monkeypatch):
 def test_hold_outs_scale():
     context = study.Context("", None, 2, 1.0)
     names = holdouts.chosen(context, list("abcdefgh"))
-    assert names == ["a", holdouts.CAPACITY, *"bcdefgh"]
+    assert names == ["a", holdouts.CAPACITY, *"bcde"]
     assert holdouts.chosen(context._replace(scale=1 / 12), list("abcdefgh")) == names[:3]
 
 

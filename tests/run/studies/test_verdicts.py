@@ -146,6 +146,12 @@ def test_federated(loss, wins, verdict):
     assert f"{wins:.0%} at Dirichlet 0.1" in text
 
 
+def test_rivals_that_get_every_seed():
+    values = {name: 0.1 * i for i, name in enumerate("abcdef")}
+    assert precision.best(values, {name: -value for name, value in values.items()}) == list("feab")
+    assert precision.best({"a": 0.1}, {"a": 0.2}) == ["a"]
+
+
 def test_clients_are_scored_on_their_own_mix():
     label, said = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
     weight = np.array([[1.0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
