@@ -10,7 +10,9 @@ import contextlib
 import importlib
 import logging
 import multiprocessing
+import os
 import pathlib
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,6 +232,19 @@ def study_of(module: str) -> Callable[[study.Context], study.Outcome]:
     return importlib.import_module(f"qoejax.run.{module}").study
 
 
+def _begin() -> None:
+    """In each process: it ends with its parent, even one that was killed."""
+    cache.keep_compiled()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only processes of a pool begin so
+    parent.join()
+    os._exit(1)
+
+
 @contextlib.contextmanager
 def _processes(count: int) -> Iterator[concurrent.futures.Executor | None]:
     """So many, which last as long as all studies; None for one."""
@@ -237,7 +252,7 @@ def _processes(count: int) -> Iterator[concurrent.futures.Executor | None]:
         yield None
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=cache.keep_compiled)
+    pool = concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=_begin)
     try:
         yield pool
     finally:

@@ -59,7 +59,7 @@ def side_by_side(
     """
     if context.pool is None:
         return
-    alone = context._replace(pool=None)
+    alone, futures = context._replace(pool=None), []
     try:
         futures = [context.pool.submit(work, alone, *job) for job in jobs]
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
@@ -67,6 +67,9 @@ def side_by_side(
             LOG.info("%s: %d of %d done", context.folder.name, done, len(jobs))
     except concurrent.futures.BrokenExecutor as e:
         LOG.warning("%s: no processes any more (%s); going on in this one", context.folder.name, e)
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def kept(folder: pathlib.Path, work: Mapping[str, Any]) -> pathlib.Path:
