@@ -125,7 +125,8 @@ def judge(found: Mapping[str, float]) -> tuple[str, str]:
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     calls = max(300, round(context.scale * FULL_CALLS))
-    inner = context._replace(configs={fits.SIMULATED: context.configs[fits.SIMULATED]})
+    own = {fits.SIMULATED: context.configs[fits.SIMULATED]}
+    inner = context._replace(configs=own, pool=None)
     work = {"latency": calls, "scale": context.scale}
 
     def compute() -> dict[str, Any]:
