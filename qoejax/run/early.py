@@ -271,5 +271,5 @@ def curves(found: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     )  # fmt: skip
     axes.axhline(0.5, color=plots.GREY, lw=0.8, ls=":")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="center right")
     return figure
