@@ -51,7 +51,9 @@ def main() -> dict[str, Any]:
     cache.keep_compiled()
     workdir = pathlib.Path(str(_WORKDIR.value))
     command = "python -m experiments.claims " + shlex.join(
-        a for a in sys.argv[1:] if not a.startswith(("--workdir", "--data_dir", "--output"))
+        a
+        for a in sys.argv[1:]
+        if a.startswith(("--budget", "--seeds"))  # what the plan says
     )
     asked = claims.Asked(
         plan=claims.plan(_BUDGET.value, _SEEDS.value),
