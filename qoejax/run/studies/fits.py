@@ -38,7 +38,7 @@ class Task(NamedTuple):
     config: ml_collections.ConfigDict
     data: build.Data
     block: np.ndarray  # [N]: the episode of each test row, or the row itself
-    sections: Mapping[str, Any]  # what ``task`` was given
+    sections: Mapping[str, Any] = {}  # what ``task`` was given
 
     @property
     def problem(self) -> Problem:
