@@ -164,7 +164,7 @@ def test_no_worker_outlives_the_program(tmp_path, number):
         assert len(pids) == 2, child.communicate()[1]
         assert all(map(alive, pids))
         child.send_signal(number)
-        _, complaints = child.communicate(timeout=60)
+        _, complaints = child.communicate(timeout=20)
     finally:
         child.kill()
     wait_until_gone(pids)
