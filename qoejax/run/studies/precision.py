@@ -3,11 +3,12 @@
 import importlib.util
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qoejax.objectives import metrics
 from qoejax.run import baselines, estimators, plots
+from qoejax.run.baselines import Said
 from qoejax.run.studies import draw, fits, pairs
 from qoejax.run.studies.fits import Task
 from qoejax.run.studies.pairs import Gap
@@ -28,6 +29,9 @@ BEST = 2
 
 FEW = 2
 """Seeds of the other rivals."""
+
+FIGURES: tuple[pairs.Figure, ...] = (pairs.macro_f1, pairs.precision_at_recall)
+"""In the order of ``Duel``."""
 
 TRIALS = 2
 SHARE = 2 / 3
@@ -100,10 +104,7 @@ def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
     few = context._replace(seeds=min(FEW, context.seeds))
     fits.ahead(context, task, [(n, few.seeds, settings[n]) for n in names])
     first = {n: fits.all_seeds(few, task, n, settings[n]) for n in names if n != "qoenet"}
-    others = best(
-        {n: pairs.spread(pairs.macro_f1, task, each)[0] for n, each in first.items()},
-        {n: pairs.spread(pairs.precision_at_recall, task, e)[0] for n, e in first.items()},
-    )
+    others = best(*(_means(figure, task, first) for figure in FIGURES))
     fits.ahead(context, task, [(n, context.seeds, settings[n]) for n in ("qoenet", *others)])
     for name in names:
         every = name in ("qoenet", *others)
@@ -111,12 +112,19 @@ def _compare(context: Context, task: Task) -> tuple[Duel, list[dict[str, Any]]]:
         rows.append(_row(task, name, said[name], settings[name]))
     for name, lacking in missing.items():
         rows.append({"dataset": task.name, "model": name, "note": f"{lacking} not installed"})
-    ahead = {}
-    for figure in (pairs.macro_f1, pairs.precision_at_recall):
-        mean = {name: pairs.spread(figure, task, said[name])[0] for name in others}
+    ahead: list[Any] = []
+    for figure in FIGURES:
+        mean = _means(figure, task, {name: said[name] for name in others})
         rival = max(mean, key=mean.__getitem__)
-        ahead[figure.__name__] = (rival, pairs.gap(figure, task, said["qoenet"], said[rival]))
-    return Duel(*ahead["macro_f1"], *ahead["precision_at_recall"]), rows
+        ahead += [rival, pairs.gap(figure, task, said["qoenet"], said[rival])]
+    return Duel(*ahead), rows
+
+
+def _means(
+    figure: pairs.Figure, task: Task, said: Mapping[str, Sequence[Said]]
+) -> dict[str, float]:
+    """A figure over the seeds of each contender."""
+    return {name: pairs.spread(figure, task, each)[0] for name, each in said.items()}
 
 
 def best(*figures: Mapping[str, float]) -> list[str]:
