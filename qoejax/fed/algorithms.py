@@ -11,6 +11,7 @@ CLIENT_UPDATES: dict[str, Callable[..., ClientUpdate]] = {
     "scaffold": drift.scaffold,
     "fednova": drift.fednova,
     "feddyn": drift.feddyn,
+    "shared_moments": drift.shared_moments,
     "fedper": personal.fedper,
     "fedrep": personal.fedrep,
     "ditto": personal.ditto,

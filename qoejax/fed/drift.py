@@ -8,7 +8,15 @@ import optax
 from jaxtyping import Array
 
 from qoejax.fed.client import check_rates, descend, draw, known
-from qoejax.fed.protocol import AVERAGING, ClientUpdate, LossFn, Rate, ServerSide, Turnout
+from qoejax.fed.protocol import (
+    AVERAGING,
+    ClientUpdate,
+    Gradient,
+    LossFn,
+    Rate,
+    ServerSide,
+    Turnout,
+)
 from qoejax.types import Cohort, Examples, Params
 
 OPTIONS = ("estimate", "gradient")
@@ -167,3 +175,68 @@ def feddyn(
 
     server = AVERAGING._replace(init=optax.tree.zeros_like, absorb=absorb)
     return ClientUpdate(optax.tree.zeros_like, update, server)
+
+
+MOMENTS = ("mu", "nu", "trace")
+"""Fields of optax states that are means over past gradients, or over their squares."""
+
+
+def shared_moments(
+    loss_fn: LossFn | Gradient,
+    optimizer: optax.GradientTransformation,
+    *,
+    lr: Rate,
+    batch_size: int,
+) -> ClientUpdate:
+    """FedAvg that averages the optimizer's moments too (Yu, Jin, Yang 2019; Chen, Li, Li 2020).
+
+    A client goes on from the moments of the server, where FedAvg's starts from zero in each round,
+    and sends by how much they changed. So steps are scaled alike everywhere, and momentum points
+    at first where all clients went. Corrections of Adam's bias go on from the mean number of steps.
+    With one step a round and SGD with momentum this is synchronous training in one place.
+
+    Sent: the parameters and each moment of their shape, both ways: with Adam 3x FedAvg's bytes.
+    Kept: the moments, by the server.
+    """
+    check_rates(lr, batch_size)
+
+    def update(received, client_state, examples, client, key, lr_scale):
+        x, moments = received["model"], received["moments"]
+        start = _with_moments(optimizer.init(x), moments, received["steps"])
+        y, end, sums = descend(
+            loss_fn, optimizer, batch_size, x, start, examples, client, key, lr * lr_scale
+        )
+        message = {"model": y, "moments": _moments(end)}
+        message = jax.tree.map(jnp.subtract, message, {"model": x, "moments": moments})
+        return message, client_state, sums
+
+    def init(params: Params) -> Any:
+        return {"moments": _moments(optimizer.init(params)), "steps": jnp.float32(0)}
+
+    def absorb(params: Params, memory: Any, message: Any, turnout: Turnout) -> tuple[Params, Any]:
+        del params
+        moments = jax.tree.map(jnp.add, memory["moments"], message["moments"])
+        if "nu" in moments:  # A mean of squares, but for the rounding of differences.
+            moments["nu"] = jax.tree.map(lambda v: jnp.maximum(v, 0.0), moments["nu"])
+        return message["model"], {"moments": moments, "steps": memory["steps"] + turnout.steps}
+
+    server = ServerSide(
+        init=init,
+        send=lambda params, memory: {"model": params, **memory},
+        message=lambda params: {"model": params, "moments": init(params)["moments"]},
+        absorb=absorb,
+    )
+    return ClientUpdate(lambda params: (), update, server)
+
+
+def _moments(opt_state: Any) -> dict[str, Any]:
+    found = {name: optax.tree.get(opt_state, name) for name in MOMENTS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _with_moments(opt_state: Any, moments: dict[str, Any], steps: Array) -> Any:
+    """A state as if it had seen ``steps`` gradients."""
+    count = optax.tree.get(opt_state, "count")
+    if count is not None:
+        opt_state = optax.tree.set(opt_state, count=jnp.round(steps).astype(count.dtype))
+    return optax.tree.set(opt_state, **moments)

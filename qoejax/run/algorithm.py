@@ -20,6 +20,7 @@ ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scaffold": ("scaffold", ("option",)),
     "fednova": ("fednova", ()),
     "feddyn": ("feddyn", ("alpha",)),
+    "shared_moments": ("shared_moments", ()),
     "fedper": ("fedper", ("personal",)),
     "fedrep": ("fedrep", ("personal", "head_share")),
     "fedbn": ("fedper", ("personal",)),
@@ -47,6 +48,11 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.client.optimizer is {optimizer!r}, but {name} takes a delta for so many plain "
             "gradient steps: expected 'sgd'"
         )
+    if name == "shared_moments" and optimizer == "sgd":
+        raise RunError(
+            "config.client.optimizer is 'sgd', which has no moments that shared_moments could "
+            "average: expected 'momentum', 'adam' or 'adamw', or fed.algorithm 'fedavg'"
+        )
     if name == "feddyn" and (config.server.optimizer, config.server.lr) != ("sgd", 1.0):
         raise RunError(
             f"config.server is {config.server.optimizer!r} at {config.server.lr}, but feddyn's "
@@ -68,7 +74,7 @@ def _check_compression(config: ml_collections.ConfigDict) -> None:
             f"config.compress.method is {method!r}, but {name} training exchanges nothing: "
             "expected 'none'"
         )
-    if name in ("scaffold", "fednova", "feddyn"):
+    if name in ("scaffold", "fednova", "feddyn", "shared_moments"):
         raise RunError(
             f"config.compress.method is {method!r}, but {name}'s clients and server both build on "
             "what a message says, and would take it for different things: expected 'none', or an "

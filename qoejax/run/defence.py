@@ -20,6 +20,9 @@ from qoejax.types import Examples
 WEIGHING = ("weighted_mean", "geometric_median", "norm_bounding")
 """Aggregators to which a client's weight is more than whether it is there."""
 
+MORE = {"scaffold": "a control variate", "shared_moments": "the optimizer's moments"}
+"""What the messages of an algorithm hold beside the change of the model."""
+
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses attacks on nobody, and rules that cannot hold against the clients they expect.
@@ -70,17 +73,16 @@ def check_messages(config: ml_collections.ConfigDict, rule: str, attack: str) ->
             f"config.fed.weight is 'qoe', but the aggregator {rule!r} gives all clients the same "
             f"weight: expected config.server.aggregator of {', '.join(WEIGHING)}"
         )
-    if rule == "fltrust" and (name == "scaffold" or name in PERSONAL):
+    if rule == "fltrust" and (name in MORE or name in PERSONAL):
         raise RunError(
             f"config.server.aggregator is 'fltrust', but a client of {name} starts from a state "
             "that the server does not have, so that its root rows give nothing to compare with: "
             "expected another aggregator, or an algorithm whose clients start from the parameters"
         )
-    if attack == "free_rider" and name == "scaffold":
+    if attack == "free_rider" and name in MORE:
         raise RunError(
             "config.attack.name is 'free_rider', which sends back the last change of the model, "
-            "but a message of scaffold holds a control variate too: expected another attack or "
-            "algorithm"
+            f"but a message of {name} holds {MORE[name]} too: expected another attack or algorithm"
         )
 
 

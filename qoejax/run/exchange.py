@@ -84,7 +84,7 @@ def _single(config: ml_collections.ConfigDict) -> list[tuple[str, bool, str]]:
         ),
         (
             "fed.algorithm",
-            c.fed.algorithm == "fednova",
+            c.fed.algorithm in ("fednova", "shared_moments"),
             "its server needs the steps of every client, not only a mean: expected another one",
         ),
         (

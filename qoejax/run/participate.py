@@ -99,7 +99,7 @@ def _check_buffered(config: ml_collections.ConfigDict) -> None:
             "an update must name the round that is open: expected mode 'rounds', or exchange.mode "
             "'none'"
         )
-    if config.fed.algorithm in ("scaffold", "feddyn", "local_only"):
+    if config.fed.algorithm in ("scaffold", "feddyn", "shared_moments", "local_only"):
         raise RunError(
             f"config.participation.mode is 'buffered', but {config.fed.algorithm} needs answers to "
             "the newest model, or none: expected mode 'rounds', or an algorithm whose server keeps "

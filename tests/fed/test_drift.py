@@ -1,4 +1,4 @@
-"""SCAFFOLD, FedNova and FedDyn: against NumPy, and on quadratics, whose optimum is known.
+"""Algorithms against drift: against NumPy, and on quadratics, whose optimum is known.
 
 Client i has ``a_i/2 |w - t_i|^2``, elementwise, so ``s`` steps at rate r contract its error by
 ``(1 - r a_i) ** s``, and the optimum of the federation is the mean of t_i weighted by p_i a_i.
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qoejax.fed import round
+from qoejax.fed.protocol import Turnout
 from tests.reference import fed_numpy
 
 from . import tiny
@@ -138,13 +139,14 @@ def test_two_rounds_on_real_batches_equal_numpy():
     zeros = [np.zeros(3)] * 5
     loss = tiny.Loss()
     ref = {"scaffold": (w0, np.zeros(3), zeros), "feddyn": (w0, np.zeros(3), zeros)}
-    ref["fednova"] = (w0,)
+    ref |= {"fednova": (w0,), "shared_moments": (w0, np.zeros(3), np.zeros(3), 0.0)}
     play_one = {
         "scaffold": lambda s, b: fed_numpy.scaffold_round(*s, b, tiny.COUNT, LR),
         "feddyn": lambda s, b: fed_numpy.feddyn_round(*s, b, tiny.COUNT, LR, 0.5),
         "fednova": lambda s, b: (fed_numpy.fednova_round(*s, b, tiny.COUNT, LR),),
+        "shared_moments": lambda s, b: fed_numpy.shared_moments_round(*s, b, tiny.COUNT, LR),
     }
-    kwargs = {"feddyn": {"alpha": 0.5}}
+    kwargs = {"feddyn": {"alpha": 0.5}, "shared_moments": {"optimizer": "adam"}}
     batches = [reference_batches(cohort, number) for number in range(2)]
     for name, state in ref.items():
         algorithm, step = jitted(name, loss=loss, **kwargs.get(name, {}))
@@ -153,6 +155,36 @@ def test_two_rounds_on_real_batches_equal_numpy():
             ours = step(ours, tiny.examples(), cohort, tiny.key(), 1)
             state = play_one[name](state, drawn)
             np.testing.assert_allclose(ours.params["w"], state[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_shared_moments_of_clients_alike_are_those_of_one_in_one_place(optimizer):
+    """Where all have the same gradient, rounds of one step are steps of one optimizer."""
+
+    def loss(params, batch, key):
+        error = params["w"] - jnp.array([3.0, 1.0, -2.0])
+        return 0.5 * error @ error, {"n": batch.weight.sum()}
+
+    algorithm, rounds = jitted("shared_moments", loss=loss, optimizer=optimizer)
+    state = round.init_state(algorithm, tiny.params(), 5)
+    state = rounds(state, labelled(), tiny.cohort(steps=1), tiny.key(), 6)
+    step, w = fed_numpy.OPTIMIZERS[optimizer](), np.asarray(tiny.params()["w"], np.float64)
+    for _ in range(6):
+        w = w + LR * step(w - np.array([3.0, 1.0, -2.0]))
+    np.testing.assert_allclose(weights(state), w, rtol=1e-5, atol=1e-6)
+    assert state.memory["steps"] == 6
+
+
+def test_shared_second_moments_stay_above_zero_whatever_arrives():
+    server = tiny.update("shared_moments", optimizer="adam").server
+    memory = server.init(tiny.params())
+    message = jax.tree.map(lambda a: -jnp.ones_like(a), server.message(tiny.params()))
+    after = server.absorb(tiny.params(), memory, message, Turnout(jnp.float32(1), jnp.float32(2)))[
+        1
+    ]
+    assert np.all(np.asarray(after["moments"]["nu"]["w"]) == 0)
+    assert np.all(np.asarray(after["moments"]["mu"]["w"]) == -1)
+    assert after["steps"] == 2
 
 
 def test_bad_arguments_are_named():

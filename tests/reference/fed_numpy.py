@@ -121,6 +121,22 @@ def feddyn_round(w, h, slopes, batches, weights, lr, alpha):
     return sum(pi * e for pi, e in zip(p, ends, strict=True)) - h / alpha, h, slopes
 
 
+def shared_moments_round(w, m, v, t, batches, weights, lr, b1=0.9, b2=0.999, eps=1e-8):
+    """Chen, Li, Li 2020 with Adam's corrections of bias: all that Adam keeps is averaged."""
+    p = np.asarray(weights, float) / np.sum(weights)
+    ends = []
+    for own in batches:
+        wi, mi, vi, ti = w, m, v, round(t)
+        for batch in own:
+            g, ti = gradient(wi, batch), ti + 1
+            mi, vi = b1 * mi + (1 - b1) * g, b2 * vi + (1 - b2) * g * g
+            wi = wi - lr * (mi / (1 - b1**ti)) / (np.sqrt(vi / (1 - b2**ti)) + eps)
+        ends.append((wi, mi, vi, t + len(own)))
+    return tuple(
+        sum(pi * e for pi, e in zip(p, each, strict=True)) for each in zip(*ends, strict=True)
+    )
+
+
 def ditto_round(w, own, batches, personal_batches, weights, lr, mu):
     """Li et al. 2021, algorithm 1: FedAvg, and personal weights held near the weights sent."""
     own = [

@@ -84,7 +84,9 @@ def test_states_of_clients_resume_to_the_same_bits(fedper, data_dir, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scaffold", "fednova", "feddyn", "ditto", "fedrep"])
+@pytest.mark.parametrize(
+    "name", ["scaffold", "fednova", "feddyn", "shared_moments", "ditto", "fedrep"]
+)
 def test_the_wire_changes_no_bit(data_dir, tmp_path, name):
     sections = {"fed": {"algorithm": name}}
     if name in ("scaffold", "fednova"):
@@ -124,6 +126,10 @@ def test_buffered_rounds_train(data_dir, tmp_path):
     ("sections", "words"),
     [
         ({"fed": {"algorithm": "scaffold"}}, r"client\.optimizer is 'adam', but scaffold"),
+        (
+            {"fed": {"algorithm": "shared_moments"}, "client": SGD},
+            r"client\.optimizer is 'sgd', which has no moments",
+        ),
         ({"fed": {"algorithm": "fednova"}}, r"client\.optimizer is 'adam', but fednova"),
         (
             {"fed": {"algorithm": "feddyn"}, "server": {"optimizer": "adam"}},
