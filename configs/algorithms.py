@@ -15,7 +15,7 @@ from configs import base
 SGD = ("fedavg_sgd", "scaffold", "fednova", "feddyn")
 ADAM = (
     "fedavg", "fedprox", "fedper", "fedrep", "fedbn", "site_embedding", "ditto", "qoe", "buffered",
-    "local_only",
+    "local_only", "shared_moments",
 )  # fmt: skip
 
 
