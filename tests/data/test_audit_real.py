@@ -43,7 +43,7 @@ def test_ciciot2023_first_release_time_and_window(real_data):
 
 
 @pytest.mark.parametrize(
-    "config", [pytest.param("merged_34class", marks=pytest.mark.slow), "merged_8class"]
+    "config", [pytest.param(c, marks=pytest.mark.slow) for c in ("merged_34class", "merged_8class")]
 )
 def test_ciciot2023_second_release_window(real_data, config):
     result = run([real_data / "ciciot2023/v2/Merged01.csv.gz"], f"ciciot2023/{config}")

@@ -70,6 +70,7 @@ def test_shares_of_clients_add_up_to_the_same_law():
     assert np.sum(parts, axis=0).var() == pytest.approx(40, rel=0.05)
 
 
+@pytest.mark.slow
 def test_rounding_is_unbiased_and_within_the_bound():
     values = jnp.asarray(np.random.default_rng(1).normal(size=50) * 10, jnp.float32)
     bound = float(np.sqrt(np.sum(np.ceil(np.abs(values)) ** 2)))  # never too long

@@ -42,6 +42,7 @@ def p_value(ids, chance):
     return scipy.stats.chisquare(seen, expected * seen.sum() / expected.sum()).pvalue
 
 
+@pytest.mark.slow
 def test_weighted_sampling_is_drawing_one_after_the_other():
     share = ROWS.astype(float) / ROWS.sum()
     assert p_value(drawn("weighted", 1), share) > 1e-4

@@ -91,6 +91,7 @@ def test_streaming_and_session_equal_the_reference_and_stay_on_the_scale(track, 
     assert 1.0 <= whole <= 4.935
 
 
+@pytest.mark.slow
 def test_oscillation_and_adaptation_cost_what_the_reference_says():
     # Eight seconds up, eight down: many turns, none of them long.
     track = np.where(np.arange(80) // 8 % 2 == 0, 4.5, 1.5)

@@ -100,6 +100,7 @@ def prepared(data_dir):
     return data_dir
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 def test_two_processes_are_two_devices_to_the_bit(prepared, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"

@@ -33,6 +33,7 @@ def swept(data_dir, tmp_path_factory):
     return workdir, sweep.run(prox(data_dir), workdir, 2, OVER)
 
 
+@pytest.mark.slow
 def test_a_member_is_the_single_run(swept, data_dir, tmp_path):
     workdir, summary = swept
     config = prox(data_dir)
@@ -89,6 +90,7 @@ def test_a_finished_sweep_is_not_computed_again(swept, data_dir, monkeypatch):
         sweep.run(prox(data_dir), workdir, 3, OVER)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_bits(swept, data_dir, tmp_path):
     """As if killed in the second round, after the checkpoint of the first."""
     copy = tmp_path / "copy"

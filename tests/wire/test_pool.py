@@ -147,7 +147,9 @@ with Exchange(clients=2, spec=SPEC, signer="openssl", mode="processes", workers=
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_no_worker_outlives_the_program(tmp_path, number):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

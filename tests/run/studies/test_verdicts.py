@@ -1,8 +1,11 @@
 """Verdicts from made-up figures: each can pass, and each can fail."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
+from qoejax.run import study
 from qoejax.run.studies import (
     federated,
     forecasts,
@@ -144,6 +147,16 @@ def test_federated(loss, wins, verdict):
     assert found == verdict
     assert text.startswith("fedavg: below centralised by")
     assert f"{wins:.0%} at Dirichlet 0.1" in text
+
+
+def test_who_trains_where():
+    whole = study.Context("", pathlib.Path(), 5, 1.0)
+    both = ["local_only", "centralised"]
+    assert federated._training(whole, federated.SITES) == [*federated.ALGORITHMS, *both]
+    everywhere = federated._training(whole, "Dirichlet 0.1")
+    assert set(federated.ALGORITHMS) - set(everywhere) == set(federated.AT_SITES)
+    few = federated._training(whole._replace(scale=0.1), federated.SITES)
+    assert few == ["fedavg", "shared_moments", *both]
 
 
 def test_rivals_that_get_every_seed():
