@@ -149,9 +149,9 @@ def make_engine(
     axis = make_axis(client_axis, chunk, devices, places, homes)
     piece = _piece(slice_size, places, axis.multiple)
     size = piece * -(-places // piece)
+    held = axis.put(_held(offset if homes is None else homes.offset, count))
     cohort_for = _cohorts(
-        offset if homes is None else homes.offset,
-        count, participation, cohort_size, size, axis.arrange,
+        participation, cohort_size, size, axis.arrange,
         batch_size=batch_size, epochs=epochs, steps=steps, weight=weight,
     )  # fmt: skip
     algorithm = Algorithm(
@@ -162,12 +162,13 @@ def make_engine(
     history = 0 if plan is None else int(plan.staleness.max()) + 1
     states = axis.states(len(count))
     local, server = _apart(algorithm, axis)
-    block, lower = _fused(make_round(algorithm, axis), cohort_for, axis)
+    block, lower = _fused(make_round(algorithm, axis), cohort_for, axis, held)
+    cohort_of = jax.jit(cohort_for)
     return Engine(
         init=lambda params: axis.put_state(init_state(algorithm, params, states, history)),
         place=axis.place,
         put=axis.put,
-        cohort_for=jax.jit(cohort_for),
+        cohort_for=lambda number, key: cohort_of(number, key, held),
         slices=lambda cohort: cut(jax.device_get(cohort), piece),
         local=local,
         server=server,
@@ -222,19 +223,22 @@ def cut(cohort: Cohort, piece: int) -> list[Cohort]:
     return [jax.tree.map(lambda leaf, a=a: leaf[a : a + piece], cohort) for a in starts]
 
 
+def _held(offset: Any, count: Any) -> tuple[Array, Array]:
+    """Which rows are whose, as arrays: not a part of what is compiled."""
+    return jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
+
+
 def _cohorts(
-    offset: Any,
-    count: Any,
     participation: Participation,
     cohort_size: int,
     size: int,
     arrange: Callable[[Cohort], Cohort],
     **work: Any,
 ) -> Callable[..., Cohort]:
-    """``cohort_for``: those that participation names by key and round, and padding."""
-    offset, count = jnp.asarray(offset, jnp.int32), jnp.asarray(count, jnp.int32)
+    """Those that participation names by key and round, and padding; last comes ``_held``."""
 
-    def cohort_for(number: Array, key: Key[Array, ""]) -> Cohort:
+    def cohort_for(number: Array, key: Key[Array, ""], held: tuple[Array, Array]) -> Cohort:
+        offset, count = held
         ids, stale = participations.choose(participation, key, number, len(count), cohort_size)
         fill = (0, size - ids.shape[0])
         cohort = make_cohort(jnp.pad(ids, fill, constant_values=-1), offset, count, **work)
@@ -246,21 +250,23 @@ def _cohorts(
     return cohort_for
 
 
-def _fused(round_fn: Callable, cohort_for: Callable, axis: Axis) -> tuple[Callable, Callable]:
+def _fused(
+    round_fn: Callable, cohort_for: Callable, axis: Axis, held: tuple[Array, Array]
+) -> tuple[Callable, Callable]:
     """``block`` and ``lower``: rounds in one dispatch, metrics stacked."""
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=4)
     def compiled(
-        state: ServerState, examples: Examples, key: Array, rounds: int
+        state: ServerState, examples: Examples, key: Array, held: Any, rounds: int
     ) -> tuple[ServerState, Sums]:
         def one(state: ServerState, _: None) -> tuple[ServerState, Sums]:
-            state, sums = round_fn(state, examples, cohort_for(state.round, key), key)
+            state, sums = round_fn(state, examples, cohort_for(state.round, key, held), key)
             return axis.pin_state(state), axis.pin(sums)
 
         return jax.lax.scan(one, state, length=rounds)
 
     def placed(state: ServerState, examples: Examples, key: Array) -> tuple[Any, ...]:
-        return axis.put_state(state), axis.put_rows(examples), axis.put(key)
+        return axis.put_state(state), axis.put_rows(examples), axis.put(key), held
 
     def block(
         state: ServerState, examples: Examples, key: Array, rounds: int

@@ -39,8 +39,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 }
 """Keys of ``CLIENT`` that differ; less work leaves out the last first."""
 
-AT_SITES = ("fedprox", "fedper", "fedbn")
-"""Trained at ``SITES`` only, and so without a part in the verdict."""
+ONLY_AT = {
+    "scaffold": ("Dirichlet 0.3", "Dirichlet 0.1"),
+    "fedprox": (SITES,),
+    "fedper": (SITES,),
+    "fedbn": (SITES,),
+}
+"""Partitions in which these are trained; they have no part in the verdict."""
 
 CLIENT = {
     "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.1, "clip": 1.0,
@@ -96,7 +101,7 @@ def loss(own: Mapping[str, list[Run]], name: str) -> tuple[float, float]:
 def _training(context: Context, partition: str) -> list[str]:
     """Ways of training that are compared in a partition."""
     names = list(ALGORITHMS)[: max(2, round(context.scale * len(ALGORITHMS)))]
-    kept = [name for name in names if partition == SITES or name not in AT_SITES]
+    kept = [name for name in names if partition in ONLY_AT.get(name, (partition,))]
     return [*kept, LOCAL, CENTRALISED]
 
 

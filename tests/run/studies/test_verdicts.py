@@ -152,9 +152,11 @@ def test_federated(loss, wins, verdict):
 def test_who_trains_where():
     whole = study.Context("", pathlib.Path(), 5, 1.0)
     both = ["local_only", "centralised"]
-    assert federated._training(whole, federated.SITES) == [*federated.ALGORITHMS, *both]
-    everywhere = federated._training(whole, "Dirichlet 0.1")
-    assert set(federated.ALGORITHMS) - set(everywhere) == set(federated.AT_SITES)
+    sites = ["fedavg", "shared_moments", "fedprox", "fedper", "fedbn"]
+    assert federated._training(whole, federated.SITES) == [*sites, *both]
+    assert federated._training(whole, "Dirichlet 1.0") == ["fedavg", "shared_moments", *both]
+    skewed = federated._training(whole, "Dirichlet 0.1")
+    assert skewed == ["fedavg", "shared_moments", "scaffold", *both]
     few = federated._training(whole._replace(scale=0.1), federated.SITES)
     assert few == ["fedavg", "shared_moments", *both]
 
