@@ -74,10 +74,13 @@ def check_messages(config: ml_collections.ConfigDict, rule: str, attack: str) ->
             f"weight: expected config.server.aggregator of {', '.join(WEIGHING)}"
         )
     if rule == "fltrust" and (name in MORE or name in PERSONAL):
+        why = f"a client of {name} starts from a state that the server does not have"
+        if name in MORE:
+            why = f"a message of {name} holds {MORE[name]} too"
         raise RunError(
-            f"config.server.aggregator is 'fltrust', but a client of {name} starts from a state "
-            "that the server does not have, so that its root rows give nothing to compare with: "
-            "expected another aggregator, or an algorithm whose clients start from the parameters"
+            f"config.server.aggregator is 'fltrust', but {why}, so that its root rows give nothing "
+            "to compare with: expected another aggregator, or an algorithm whose clients start "
+            "from the parameters"
         )
     if attack == "free_rider" and name in MORE:
         raise RunError(

@@ -46,6 +46,13 @@ SGD = {"optimizer": "sgd", "lr": 0.05}
             "'fltrust', but a client of fedrep starts from a state",
         ),
         (
+            {
+                "server": {"aggregator": "fltrust", "root_rows": 9},
+                "fed": {"algorithm": "shared_moments"},
+            },
+            "'fltrust', but a message of shared_moments holds the optimizer's moments too",
+        ),
+        (
             {"server": {"aggregator": "coordinate_median"}, "fed": {"weight": "qoe"}},
             "'coordinate_median' gives all clients the same weight: expected config.server",
         ),
