@@ -42,9 +42,8 @@ def test_ciciot2023_first_release_time_and_window(real_data):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "config", [pytest.param(c, marks=pytest.mark.slow) for c in ("merged_34class", "merged_8class")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["merged_34class", "merged_8class"])
 def test_ciciot2023_second_release_window(real_data, config):
     result = run([real_data / "ciciot2023/v2/Merged01.csv.gz"], f"ciciot2023/{config}")
     assert leaks(result) == {("window size", "Number")}

@@ -179,9 +179,8 @@ def test_shared_second_moments_stay_above_zero_whatever_arrives():
     server = tiny.update("shared_moments", optimizer="adam").server
     memory = server.init(tiny.params())
     message = jax.tree.map(lambda a: -jnp.ones_like(a), server.message(tiny.params()))
-    after = server.absorb(tiny.params(), memory, message, Turnout(jnp.float32(1), jnp.float32(2)))[
-        1
-    ]
+    turnout = Turnout(share=jnp.float32(1), steps=jnp.float32(2))
+    _, after = server.absorb(tiny.params(), memory, message, turnout)
     assert np.all(np.asarray(after["moments"]["nu"]["w"]) == 0)
     assert np.all(np.asarray(after["moments"]["mu"]["w"]) == -1)
     assert after["steps"] == 2
