@@ -230,7 +230,7 @@ def train_as(c: ml_collections.ConfigDict, algorithm: str) -> ml_collections.Con
 
 def ensemble(c: ml_collections.ConfigDict, rounds: int, batch: int) -> ml_collections.ConfigDict:
     """Makes the hybrid an ensemble, trained on the rows of one place (docs/model.md)."""
-    c.model.update(embed="piecewise", members=16)
+    c.model.update(embed="piecewise", members=16, shortcut=True)
     c.loss.class_weight = "sqrt"
     c.client.update(
         optimizer="adamw", lr=0.001, weight_decay=0.01, clip=1.0, schedule="warmup_cosine",

@@ -23,8 +23,9 @@ class QoENet(nn.Module):
     """Each feature is embedded; convolutions along the features make about F/stride² tokens.
 
     Transformer blocks attend over the tokens of a record, and their outputs become one vector a
-    record. With T > 1, causal blocks attend over the records' vectors: a record is encoded once,
-    whatever windows it stands in. The last record's vector is read out. With ``summary`` the
+    record; with ``shortcut`` the embedded features enter it too (wide and deep parts, Cheng et al.,
+    DLRS 2016). With T > 1, causal blocks attend over the records' vectors: a record is encoded
+    once, whatever windows it stands in. The last record's vector is read out. With ``summary`` the
     records that ``summaries`` makes of a window come first, and the others look back at them. With
     ``members`` > 1 all this is shared by an ensemble (``nets.members``). ``embed``, ``stem``,
     ``block`` and ``heads`` are the parts' arguments; see ``qoenet`` for the others.
@@ -39,6 +40,7 @@ class QoENet(nn.Module):
     pool: str
     hidden: int
     members: int
+    shortcut: bool
     summary: bool
     jitter: float
     dtype: DTypeLike
@@ -55,6 +57,7 @@ class QoENet(nn.Module):
         if self.members > 1:
             member = draw(self, x.shape[0], self.members) if train else None
             h = Factors(self.members, dtype=self.dtype, name="members")(h, member)
+        embedded = h.reshape(*h.shape[:-2], -1)
         h = STEMS[stem.pop("kind")](**stem, dtype=self.dtype, name="stem")(h)
         h = self._positions("token_position", h)
         noise = self._noise(h.shape, train)
@@ -63,6 +66,8 @@ class QoENet(nn.Module):
             h = Block(**self.block, dtype=self.dtype, name=f"block{i}")(h, own)
         h = LayerNorm(dtype=self.dtype, name="norm")(h)
         h = h.mean(-2) if self.pool == "mean" else h.reshape(*h.shape[:-2], -1)
+        if self.shortcut:
+            h = jnp.concatenate([h, embedded], axis=-1)
         h = nn.Dense(self.hidden, dtype=self.dtype, name="record")(h)  # [B, T, hidden]
         if x.shape[1] > 1:
             h = self._positions("time_position", h)
@@ -116,6 +121,7 @@ def qoenet(
     pool: str = "flat",
     hidden: int = 128,
     members: int = 1,
+    shortcut: bool = False,
     summary: bool = False,
     jitter: float = 0.0,
     dropout: float = 0.1,
@@ -141,6 +147,7 @@ def qoenet(
         pool: "flat" (all tokens, each by its own weights) or "mean".
         hidden: Size of a record's vector.
         members: K of the ensemble: a prediction costs K times as much, a training step does not.
+        shortcut: A record's vector also has its embedded features as a source, past the blocks.
         summary: Adds four records to a window with T > 1: its means and extremes.
         jitter: Standard deviation of normal noise on every scaled feature, in training only.
         dropout: Rate, on what each block adds and before the heads.
@@ -166,6 +173,6 @@ def qoenet(
         block={"heads": heads, "mlp": mlp, "dropout": dropout, "activation": activation},
         heads={"classes": classes, "services": services, "bins": bins},
         depth=depth, depth_time=depth_time, pool=pool, hidden=hidden, members=members,
-        summary=summary, jitter=jitter, dtype=jnp.dtype(dtype),
+        shortcut=shortcut, summary=summary, jitter=jitter, dtype=jnp.dtype(dtype),
     )  # fmt: skip
     return from_module(module)

@@ -113,8 +113,8 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     config.fed.algorithm = "centralised"
     update = algorithm.client_update(config, objective.loss_fn)
     schedule, key = algorithm.schedule(config), jax.random.key(seed)
-    staged = jax.tree.map(jnp.asarray, rows)
     count = np.array([len(rows.label)])
+    staged = jax.tree.map(lambda leaf: jnp.asarray(_rounded_up(leaf)), rows)
     steps = int(participate.local_steps(config, count)[0])
     none, rows_held, work = (jnp.int32(v) for v in (0, count[0], steps))
     client = Cohort(none, none, rows_held, work, jnp.float32(1))
@@ -130,7 +130,13 @@ def train_net(config: ml_collections.ConfigDict, objective: Any, rows: Examples,
     state = update.init(params)
     for number in range(config.fed.rounds):
         params, state = a_round(params, state, staged, key, jnp.int32(number))
-    return params
+    return jax.block_until_ready(params)
+
+
+def _rounded_up(leaf: np.ndarray) -> np.ndarray:
+    """Rows, and zeros up to a power of two: parts of a dataset share a compiled program."""
+    more = (1 << (len(leaf) - 1).bit_length()) - len(leaf)
+    return np.concatenate([leaf, np.zeros((more, *leaf.shape[1:]), leaf.dtype)])
 
 
 def _fit_classifier(

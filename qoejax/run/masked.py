@@ -1,7 +1,7 @@
 """A round whose updates reach the server only as sums: quantised, masked, added, unmasked.
 
-Agreeing on keys and sharing secrets go on beside the device's work, since they need no input; the
-masks are added when the whole cohort is quantised, and hold 4 N bytes more for each client.
+Agreeing on keys, sharing secrets and making masks go on beside the device's work, since they need
+no input; masks hold 4 N bytes for each client, and are added when the whole cohort is quantised.
 
 Clients that the participation model stops half-way leave in the middle of the protocol, at a step
 that depends on the round and the client. Only what comes out of the masks enters the server's step.

@@ -8,6 +8,7 @@ tests. X25519 alone (0x0020) is DHKEM of RFC 9180.
 import functools
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -32,6 +33,7 @@ __all__ = [
     "export",
     "key_schedule",
     "keygen",
+    "opener",
     "public_size",
     "random_bytes",
     "self_test",
@@ -118,24 +120,50 @@ def encaps(public: bytes, hybrid: str = XWING, provider: str = "pqcrypto") -> tu
 
 
 def decaps(secret: Secret, enc: bytes, hybrid: str = XWING, provider: str = "pqcrypto") -> Secret:
-    """Shared secret [32]; DECRYPT for an unusable ``enc``.
+    """Shared secret [32] of one ``enc``, as ``opener`` finds it."""
+    return opener(secret, hybrid, provider)(enc)
+
+
+def opener(
+    secret: Secret, hybrid: str = XWING, provider: str = "pqcrypto"
+) -> Callable[[bytes], Secret]:
+    """A secret key made ready for many: ``enc -> shared secret [32]``.
 
     A tampered ML-KEM ciphertext gives a wrong secret rather than an error (implicit rejection),
     so it shows as a failing AEAD tag, also DECRYPT.
+
+    Raises:
+        EnvelopeError: DECRYPT for a key of another size; by what is returned, for an unusable
+            ``enc``.
     """
     parts, how = _parts(hybrid, provider), HYBRIDS[hybrid]
     hashed = [p.public_size for p in (parts if how.binds == "all" else parts[-1:])]
     sizes = [part.secret_size for part in parts] + hashed
     ct_sizes = [part.ciphertext_size for part in parts]
-    if len(secret) != sum(sizes) or len(enc) != sum(ct_sizes):
-        raise EnvelopeError(Code.DECRYPT, "the envelope does not open")
-    pieces, cts = _cut(secret.expose(), sizes), _cut(enc, ct_sizes)
+    if len(secret) != sum(sizes):
+        raise _shut()
+    pieces = _cut(secret.expose(), sizes)
+    keys = pieces[len(parts) :]
     try:
-        secrets = pieces[: len(parts)]
-        shared = [p.decaps(sk, ct) for p, sk, ct in zip(parts, secrets, cts, strict=True)]
+        openers = [part.opener(sk) for part, sk in zip(parts, pieces, strict=False)]
     except ValueError:
-        raise EnvelopeError(Code.DECRYPT, "the envelope does not open") from None
-    return _combine(how, shared, cts, pieces[len(parts) :])
+        raise _shut() from None
+
+    def opened(enc: bytes) -> Secret:
+        if len(enc) != sum(ct_sizes):
+            raise _shut()
+        cts = _cut(enc, ct_sizes)
+        try:
+            shared = [one(ct) for one, ct in zip(openers, cts, strict=True)]
+        except ValueError:
+            raise _shut() from None
+        return _combine(how, shared, cts, keys)
+
+    return opened
+
+
+def _shut() -> EnvelopeError:
+    return EnvelopeError(Code.DECRYPT, "the envelope does not open")
 
 
 def _combine(how: Hybrid, shared: list[bytes], cts: list[bytes], keys: list[bytes]) -> Secret:

@@ -32,7 +32,8 @@ class Kem(NamedTuple):
         keygen: a fresh public key [public_size] and secret key [secret_size].
         encaps: ciphertext [ciphertext_size] and shared secret for a public key; FORMAT if the key
             is invalid.
-        decaps: shared secret of (secret key, ciphertext); ValueError for one of no use.
+        opener: prepares a secret key: from then on the shared secret of a ciphertext; ValueError
+            for one of no use, from either call.
         public_size: bytes of a public key.
         secret_size: bytes of a secret key in this provider's form.
         ciphertext_size: bytes of a ciphertext.
@@ -41,11 +42,15 @@ class Kem(NamedTuple):
 
     keygen: Callable[[], tuple[bytes, Secret]]
     encaps: Callable[[bytes], tuple[bytes, bytes]]
-    decaps: Callable[[bytes, bytes], bytes]
+    opener: Callable[[bytes], Callable[[bytes], bytes]]
     public_size: int
     secret_size: int
     ciphertext_size: int
     form: Form
+
+    def decaps(self, secret: bytes, ciphertext: bytes) -> bytes:
+        """Shared secret of one ciphertext; ValueError for one of no use."""
+        return self.opener(secret)(ciphertext)
 
 
 class Signature(NamedTuple):

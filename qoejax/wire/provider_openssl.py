@@ -4,6 +4,8 @@ It signs about nine times faster than pqcrypto and releases the interpreter lock
 seeds (FIPS 203 and 204) or scalars. It has neither SLH-DSA nor HQC nor SNTRUP.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
     SECP384R1,
+    EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
     derive_private_key,
 )
@@ -51,59 +54,68 @@ def _ml_kem(private: Any, public: Any, sizes: tuple[int, int]) -> Kem:
             raise _bad_key(error) from None
         return ciphertext, shared
 
-    def decaps(seed: bytes, ciphertext: bytes) -> bytes:
-        return private.from_seed_bytes(seed).decapsulate(ciphertext)
+    def opener(seed: bytes) -> Callable[[bytes], bytes]:
+        return private.from_seed_bytes(seed).decapsulate
 
-    return Kem(keygen, encaps, decaps, sizes[0], 64, sizes[1], "seed")
+    return Kem(keygen, encaps, opener, sizes[0], 64, sizes[1], "seed")
 
 
 def _x25519() -> Kem:
-    def pair() -> tuple[bytes, bytes]:
-        private = random_bytes(32)
-        key = X25519PrivateKey.from_private_bytes(private)
-        return key.public_key().public_bytes_raw(), private
-
-    def exchange(private: bytes, public: bytes) -> bytes:
-        key = X25519PrivateKey.from_private_bytes(private)
+    def exchange(key: X25519PrivateKey, public: bytes) -> bytes:
         return key.exchange(X25519PublicKey.from_public_bytes(public))
 
-    return _group(pair, exchange, 32, 32)
+    return _group(
+        lambda: random_bytes(32), X25519PrivateKey.from_private_bytes,
+        lambda key: key.public_key().public_bytes_raw(), exchange, (32, 32),
+    )  # fmt: skip
 
 
 def _p384() -> Kem:
     curve = SECP384R1()
 
-    def pair() -> tuple[bytes, bytes]:
+    def fresh() -> bytes:
         # FIPS 186-5 A.2.1: 64 bits more than the order has leave no bias to speak of.
         scalar = int.from_bytes(random_bytes(56), "big") % (_P384_ORDER - 1) + 1
-        key = derive_private_key(scalar, curve).public_key()
-        point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        return point, scalar.to_bytes(48, "big")
+        return scalar.to_bytes(48, "big")
 
-    def exchange(private: bytes, public: bytes) -> bytes:
+    def load(private: bytes) -> EllipticCurvePrivateKey:
+        return derive_private_key(int.from_bytes(private, "big"), curve)
+
+    def point(key: EllipticCurvePrivateKey) -> bytes:
+        return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    def exchange(key: EllipticCurvePrivateKey, public: bytes) -> bytes:
         if len(public) != 97:  # a compressed point would be a second encoding
             raise ValueError("a P-384 public key has 97 bytes")
-        key = derive_private_key(int.from_bytes(private, "big"), curve)
         return key.exchange(ECDH(), EllipticCurvePublicKey.from_encoded_point(curve, public))
 
-    return _group(pair, exchange, 97, 48)
+    return _group(fresh, load, point, exchange, (97, 48))
 
 
-def _group(pair: Any, exchange: Any, public_size: int, secret_size: int) -> Kem:
+def _group(
+    fresh: Callable[[], bytes],
+    load: Callable[[bytes], Any],
+    point: Callable[[Any], bytes],
+    exchange: Callable[[Any, bytes], bytes],
+    sizes: tuple[int, int],
+) -> Kem:
     """A Diffie-Hellman group as a KEM: the ciphertext is an ephemeral public key."""
 
     def keygen() -> tuple[bytes, Secret]:
-        public, private = pair()
-        return public, Secret(private)
+        private = fresh()
+        return point(load(private)), Secret(private)
 
     def encaps(public: bytes) -> tuple[bytes, bytes]:
-        ephemeral, private = pair()
+        key = load(fresh())
         try:
-            return ephemeral, exchange(private, public)
+            return point(key), exchange(key, public)
         except ValueError as error:
             raise _bad_key(error) from None
 
-    return Kem(keygen, encaps, exchange, public_size, secret_size, public_size, "sk")
+    def opener(private: bytes) -> Callable[[bytes], bytes]:
+        return functools.partial(exchange, load(private))
+
+    return Kem(keygen, encaps, opener, *sizes, sizes[0], "sk")
 
 
 def _ml_dsa(private: Any, public: Any, sizes: tuple[int, int]) -> Signature:

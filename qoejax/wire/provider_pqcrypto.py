@@ -4,6 +4,7 @@ What its behaviour asks for (docs/wire.md): signing is tried again when it gives
 rejections; contexts end at 253 bytes; inputs are ``bytes``; it holds the interpreter lock.
 """
 
+import functools
 import hashlib
 from typing import Any
 
@@ -43,7 +44,7 @@ def _kem(module: Any) -> Kem:
     return Kem(
         lambda: _generated(module),
         encaps,
-        module.decaps,
+        lambda secret: functools.partial(module.decaps, secret),
         module.PUBLIC_KEY_SIZE,
         module.SECRET_KEY_SIZE,
         module.CIPHERTEXT_SIZE,

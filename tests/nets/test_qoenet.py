@@ -52,6 +52,23 @@ def test_records_alone_have_no_attention_in_time():
     assert trees.count(alone) > 0
 
 
+def test_a_shortcut_adds_embedded_features_to_a_records_vector():
+    plain, wide = (qoenet(classes=3, services=1, shortcut=s, **TINY) for s in (False, True))
+    x = jax.random.normal(jax.random.key(1), (5, 4, 9))
+    params = wide.init(jax.random.key(0), x)
+    kernel, tokens = params["record"]["kernel"], shapes(plain, 5, 4, 9)["record"]["kernel"].shape[0]
+    assert kernel.shape == (tokens + 9 * TINY["embed_size"], TINY["hidden"])
+
+    def said(net, kernel):
+        return jax.jit(net.apply)(params | {"record": params["record"] | {"kernel": kernel}}, x)
+
+    without = said(wide, kernel.at[tokens:].set(0))
+    for name, wanted in said(plain, kernel[:tokens]).items():
+        np.testing.assert_allclose(without[name], wanted, rtol=1e-5, atol=1e-6)
+    alone = said(wide, kernel.at[:tokens].set(0))["logits"]  # no token is heard
+    assert np.ptp(alone, axis=0).min() > 1e-3
+
+
 def test_a_summary_is_four_records_before_the_window():
     plain, summed = (qoenet(classes=3, services=1, summary=s, **TINY) for s in (False, True))
     x = jax.random.normal(jax.random.key(1), (5, 4, 9))

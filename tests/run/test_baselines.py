@@ -73,6 +73,25 @@ def test_nets_learn_centrally(problem):
     assert right.mean() > 1.2 * counts.max() / counts.sum()
 
 
+def test_rows_beyond_those_there_are_have_no_part(problem, monkeypatch):
+    task, _ = problem
+    rows = jax.tree.map(lambda leaf: leaf[:45], task.rows)
+    counts = np.ones(len(task.spec.label_names), np.int64)
+    objective = build.objective(task.config, task.spec, counts)
+    assert {len(baselines._rounded_up(leaf)) for leaf in rows} == {64}
+    found = baselines.train_net(task.config, objective, rows, 0)
+    padded = baselines._rounded_up
+
+    def ones(leaf):
+        out = padded(leaf)
+        out[len(leaf) :] = 1
+        return out
+
+    monkeypatch.setattr(baselines, "_rounded_up", ones)
+    again = baselines.train_net(task.config, objective, rows, 0)
+    jax.tree.map(np.testing.assert_array_equal, again, found)
+
+
 def test_a_net_may_see_the_last_record_alone(problem):
     """Its figures do not move when earlier records do; those of the net that sees all may."""
     task, rows = problem

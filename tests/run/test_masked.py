@@ -134,7 +134,8 @@ def test_what_needs_no_input_goes_on_beside_the_device(run, monkeypatch):
     assert wire["beside_s"] > 0
     assert wire["wait_s"] > 0
     assert set(wire["seconds"]) == {
-        "start", "join", "encapsulate", "agree", "share", "mask", "confirm", "unmask", "server",
+        "start", "join", "encapsulate", "agree", "share", "ready", "mask", "confirm", "unmask",
+        "server",
     }  # fmt: skip
     assert wire["client"]["bytes_up"] * 3 == wire["bytes_up"]
     steps = sum(s for name, s in wire["seconds"].items() if name != "server")

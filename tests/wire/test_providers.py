@@ -76,7 +76,7 @@ def test_every_primitive_has_a_known_answer():
 
 def broken_kem():
     one = providers.kem("openssl", "ml-kem-768")
-    yield "known answer", one._replace(decaps=lambda key, ct: bytes(32))
+    yield "known answer", one._replace(opener=lambda key: lambda ct: bytes(32))
     yield "of sizes", one._replace(keygen=lambda: (one.keygen()[0] + b"\0", one.keygen()[1]))
     yield "agree with itself", one._replace(encaps=lambda public: (one.encaps(public)[0], b""))
 

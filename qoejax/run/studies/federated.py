@@ -33,15 +33,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "shared_moments": {},
     "scaffold": {"optimizer": "sgd", "lr": 0.2, "weight_decay": 0.0},
-    "fedprox": {},
     "fedper": {},
     "fedbn": {},
 }
 """Keys of ``CLIENT`` that differ; less work leaves out the last first."""
 
 ONLY_AT = {
-    "scaffold": ("Dirichlet 0.3", "Dirichlet 0.1"),
-    "fedprox": (SITES,),
+    "scaffold": ("Dirichlet 0.1",),
     "fedper": (SITES,),
     "fedbn": (SITES,),
 }
@@ -169,25 +167,26 @@ def said(context: Context, partition: str, algorithm: str, seed: int) -> list[li
     def compute() -> list[list[int]]:
         c.seed = seed
         build.check(c)
-        data = build.data(c)
-        population = build.population(c, data)
-        counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
-        objective = build.objective(c, data.spec, counts)
-        engine = train.engines(c, data, population, objective)[0](None)
-        key = jax.random.key(seed)
-        first = objective.init(jax.random.fold_in(key, 0), jnp.asarray(data.train.x[:1]))
-        rows = engine.place(population.examples)
-        again = jax.random.fold_in(key, 1)
-        state, _ = engine.block(engine.init(first), rows, again, c.fed.rounds)
-        stacked = engine.models is not None
-        params = jax.device_get(engine.models(state) if engine.models else state.params)
-        predict = make_evaluator(objective.predict, c.evaluation.batch)
-        models = evaluate.unstack(params) if stacked else [params]
-        x = jnp.asarray(data.test.x)
-        each = [outputs.probabilities(jax.device_get(predict(p, x)))[0] for p in models]
-        return [probability.argmax(1).tolist() for probability in each]
+        return [classes.tolist() for classes in trained(c, build.data(c))]
 
     return once(context.folder, work, compute)
+
+
+def trained(c: ml_collections.ConfigDict, data: build.Data) -> list[np.ndarray]:
+    """Classes [N] of ``data.test`` by the model of a run of ``c``, or by each client's own."""
+    population = build.population(c, data)
+    counts = np.bincount(data.train.label, minlength=len(data.spec.label_names))
+    objective = build.objective(c, data.spec, counts)
+    engine = train.engines(c, data, population, objective)[0](None)
+    key = jax.random.key(c.seed)
+    first = objective.init(jax.random.fold_in(key, 0), jnp.asarray(data.train.x[:1]))
+    rows = engine.place(population.examples)
+    state, _ = engine.block(engine.init(first), rows, jax.random.fold_in(key, 1), c.fed.rounds)
+    params = jax.device_get(engine.models(state) if engine.models else state.params)
+    models = evaluate.unstack(params) if engine.models else [params]
+    predict, x = make_evaluator(objective.predict, c.evaluation.batch), jnp.asarray(data.test.x)
+    each = [outputs.probabilities(jax.device_get(predict(p, x)))[0] for p in models]
+    return [probability.argmax(1) for probability in each]
 
 
 def _judging(context: Context, partition: str) -> Callable[[list[list[int]]], Run]:

@@ -13,7 +13,7 @@ from qoejax.run.studies import draw, fits
 from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
 from qoejax.run.writer import read_rows
 
-ROUNDS = 10
+ROUNDS = 8
 LIMIT = 0.10
 """Of a round's time, in which nothing but protection goes on."""
 

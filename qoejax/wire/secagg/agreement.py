@@ -215,6 +215,7 @@ def agree(
     facts, me = state.joined.plan, state.joined.me
     seed = forms.seed(plan.digest(facts), state.directory)
     edges, refused = dict(state.edges), dict(state.refused)
+    opened = kem.opener(state.joined.secret, *_hybrid(facts, state.joined.provider))
     for peer in graph.anticlockwise(state.graph, me.id):
         if peer not in received or peer not in publics:
             continue
@@ -226,7 +227,7 @@ def agree(
             told = forms.unpack_ciphertexts(seed, body)
             if told.get(me.id) != hashlib.sha256(enc).digest():
                 raise EnvelopeError(Code.SPEC, f"client {peer.hex()}: not the ciphertext it signed")
-            shared = kem.decaps(state.joined.secret, enc, *_hybrid(facts, state.joined.provider))
+            shared = opened(enc)
         except EnvelopeError as error:
             refused[peer] = error.code
             continue

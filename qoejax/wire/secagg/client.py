@@ -1,7 +1,8 @@
 """One member's side of a round, on edges that ``agreement`` made.
 
     share    fresh secrets b and K, shared among the holders; K wraps the round's mask seeds
-    mask     the input plus PRG(b) and the edges' masks, signed
+    ready    PRG(b) and the edges' masks in sum, which need no input: it may still be computed
+    mask     the input plus that, signed
     confirm  the survivor set as this member saw it, for its neighbours
     unmask   shares of b for survivors or of K for those that left, never both
 
@@ -51,7 +52,7 @@ class Sharing(NamedTuple):
 
 
 class Masking(NamedTuple):
-    """After ``mask``: the shares held for others, and who takes part."""
+    """After ``ready`` and ``mask``: the shares held for others, and who takes part."""
 
     sharing: Sharing
     members: forms.Bits
@@ -127,10 +128,10 @@ def _box(
     return plan.aead(facts, keys.wrap).encrypt(_nonce(*ends), text, None)
 
 
-def mask(
-    state: Sharing, members: forms.Bits, boxes: Mapping[bytes, forms.Box], words: np.ndarray
-) -> tuple[Masking, bytes]:
-    """The masked input, and what this member now holds of its neighbours' secrets.
+def ready(
+    state: Sharing, members: forms.Bits, boxes: Mapping[bytes, forms.Box]
+) -> tuple[Masking, np.ndarray]:
+    """What this member now holds of its neighbours' secrets, and the sum [N] of its masks.
 
     A box that does not open, or not to what its sender committed to, costs its owner that share:
     the edge's mask is used all the same, since the owner cannot know.
@@ -139,14 +140,11 @@ def mask(
         state: after ``share``.
         members: who shared secrets in this round, of the directory.
         boxes: those of this member's neighbours that were meant for it.
-        words: the input [N] uint32.
 
     Raises:
         EnvelopeError: POLICY with too few neighbours; SENDER for boxes of nobody's.
     """
     facts, epoch = state.plan, state.epoch
-    if words.dtype != masks.WORD or words.shape != (facts.length,):
-        raise ValueError(f"an input has {facts.length} words of uint32, got {words.shape}")
     me = epoch.me.id
     present = forms.chosen(members, epoch.directory)
     if me not in present or not set(boxes) <= present & set(epoch.edges):
@@ -158,12 +156,20 @@ def mask(
             held[peer] = _open_box(facts, state.keys[peer], (peer, me), box)
         except EnvelopeError as error:
             refused[peer] = error.code
-    masked = words.copy()
+    total = np.zeros(facts.length, masks.WORD)
     pairwise = [(state.keys[peer].mask, forms.sign(me, peer)) for peer in boxes]
-    masks.add(masked, [(state.blind, 1), *pairwise])
-    body = state.sent + masked.tobytes()
-    after = Masking(state, members, held, refused)
-    return after, plan.signed(facts, plan.INPUT, epoch.me, body)
+    masks.add(total, [(state.blind, 1), *pairwise])
+    return Masking(state, members, held, refused), total
+
+
+def mask(state: Masking, total: np.ndarray, words: np.ndarray) -> bytes:
+    """The INPUT frame: the input [N] uint32 behind the masks of ``ready``, of which it is made."""
+    facts = state.sharing.plan
+    if words.dtype != masks.WORD or words.shape != (facts.length,):
+        raise ValueError(f"an input has {facts.length} words of uint32, got {words.shape}")
+    np.add(total, words, out=total)
+    body = b"".join((state.sharing.sent, total.data))
+    return plan.signed(facts, plan.INPUT, state.sharing.epoch.me, body)
 
 
 def _open_box(

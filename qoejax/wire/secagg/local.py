@@ -4,9 +4,9 @@ Every message is made, checked and counted as between machines; only the network
 what simulated runs, tests and measurements drive; a deployment calls ``agreement``, ``client`` and
 ``server``.
 
-``begin`` does all that needs no input, so it can go on beside whatever computes the inputs;
-``finish`` masks and opens. Between them are held a few hundred bytes for each
-member and neighbour; ``finish`` holds the masked inputs of all members, 4 N bytes each.
+``begin`` does all that needs no input, masks included, so it can go on beside whatever computes the
+inputs; ``finish`` adds, sends and opens. Between them are held 4 N bytes for each member, and a few
+hundred for each of its neighbours; in ``finish`` a masked input takes the place of the masks.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
         down: bytes to each member.
         seconds: CPU seconds by member; the server's own under ``b""``.
         steps: CPU seconds of all members by step: start, join, encapsulate, agree (of an epoch's
-            first round), share, mask, confirm, unmask.
+            first round), share, ready, mask, confirm, unmask.
         told: the signed SURVIVORS frame, for a log.
         confirmed: accepted CONFIRM frames by member: where signed, evidence of what it was told.
         epoch: for later rounds of the epoch.
@@ -213,13 +213,13 @@ def _ciphertexts(
 
 
 class Begun(NamedTuple):
-    """A round whose members have shared their secrets and wait for their inputs; used up once."""
+    """A round whose members have their masks and wait for their inputs; used up once."""
 
     round: _Round
     group: server.Members
     epochs: dict[bytes, agreement.Epoch]
     collected: server.Collected
-    sharing: dict[bytes, client.Sharing]
+    ready: dict[bytes, tuple[client.Masking, np.ndarray]]
 
 
 def run(
@@ -245,7 +245,7 @@ def begin(
     trust: agreement.Trust | None = None,
     provider: str = "pqcrypto",
 ) -> Begun:
-    """A round from the plan to the members' shares, none of which depends on an input.
+    """A round from the plan to the members' masks, none of which depends on an input.
 
     Args:
         me: the server.
@@ -270,7 +270,8 @@ def begin(
         rnd.member(name, agreement.start, opening, *expected, verifier)
     epoch = _agree(rnd) if epoch is None else epoch
     epochs = dict(epoch.members)
-    return Begun(rnd, epoch.group, epochs, *_shares(rnd, epoch.group, epochs))
+    state, sharing = _shares(rnd, epoch.group, epochs)
+    return Begun(rnd, epoch.group, epochs, state, _ready(rnd, state, sharing))
 
 
 def finish(
@@ -287,10 +288,10 @@ def finish(
         EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
             secret does not open. Nobody's input is then known to anybody.
     """
-    rnd, group, epochs, state, sharing = begun
+    rnd, group, epochs, state, ready = begun
     facts = rnd.facts
     rnd.leaves = {**rnd.leaves, **(leaves or {})}
-    masking, arrived = _inputs(rnd, state, sharing, inputs)
+    masking, arrived = _inputs(rnd, state, ready, inputs)
     with rnd.clock(""):
         told, body = server.survivors(rnd.me, facts, state, arrived)
     given, confirmed = _unmask(rnd, state, masking, set(arrived), told, body)
@@ -321,23 +322,36 @@ def _shares(
         return server.collected(rnd.facts, group, frames), sharing
 
 
-def _inputs(
-    rnd: _Round,
-    state: server.Collected,
-    sharing: Mapping[bytes, client.Sharing],
-    inputs: Mapping[bytes, np.ndarray],
-) -> tuple[dict[bytes, client.Masking], dict[bytes, np.ndarray]]:
-    masking, arrived = {}, {}
+def _ready(
+    rnd: _Round, state: server.Collected, sharing: Mapping[bytes, client.Sharing]
+) -> dict[bytes, tuple[client.Masking, np.ndarray]]:
+    ready = {}
     for name in sharing:
         if not rnd.there(name, "input"):
             continue
         boxes = server.boxes(state, name)
         size = forms.BOX_SIZE + 2 * forms.COMMIT_SIZE + len(name)
         rnd.down[name] += len(boxes) * size + len(state.bits)
-        made = rnd.member(name, client.mask, sharing[name], state.bits, boxes, inputs[name])
-        if made is None:
+        made = rnd.member(name, client.ready, sharing[name], state.bits, boxes)
+        if made is not None:
+            ready[name] = made
+    return ready
+
+
+def _inputs(
+    rnd: _Round,
+    state: server.Collected,
+    ready: dict[bytes, tuple[client.Masking, np.ndarray]],
+    inputs: Mapping[bytes, np.ndarray],
+) -> tuple[dict[bytes, client.Masking], dict[bytes, np.ndarray]]:
+    masking, arrived = {}, {}
+    for name in list(ready):
+        after, total = ready.pop(name)  # its masks are used up
+        if not rnd.there(name, "input"):
             continue
-        after, frame = made
+        frame = rnd.member(name, client.mask, after, total, inputs[name])
+        if frame is None:
+            continue
         frame = rnd.sent("input", name, frame)
         vector = rnd.server(
             name, server.masked, rnd.facts, state, name, frame, rnd.publics[name], rnd.verifier

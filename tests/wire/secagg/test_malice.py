@@ -78,11 +78,15 @@ VECTORS = scene.inputs(GROUP)
 def masking():
     states, collected, _ = shared()
     return {
-        name: client.mask(
-            states[name], collected.bits, server.boxes(collected, name), VECTORS[name]
-        )
+        name: masked(states[name], collected.bits, server.boxes(collected, name), VECTORS[name])
         for name in NAMES
     }
+
+
+def masked(state, members, boxes, words):
+    """The state after a member's input was masked, and the frame."""
+    after, total = client.ready(state, members, boxes)
+    return after, client.mask(after, total, words)
 
 
 def survivors(alive, facts=FACTS, me=None):
@@ -260,7 +264,7 @@ def test_a_box_that_does_not_open_costs_the_share_and_not_the_round():
         first: boxes[first]._replace(sealed=flipped),
         second: boxes[second]._replace(commits=(bytes(16), bytes(16))),
     }
-    state, frame = client.mask(states[name], collected.bits, lies, VECTORS[name])
+    state, frame = masked(states[name], collected.bits, lies, VECTORS[name])
     assert state.refused == {first: Code.DECRYPT, second: Code.SPEC}
     assert not {first, second} & set(state.held)
     honest = masking()[name][1]
@@ -272,13 +276,13 @@ def test_boxes_of_strangers_and_too_few_boxes_are_refused():
     name = NAMES[0]
     boxes = server.boxes(collected, name)
     some = dict(list(boxes.items())[:1])
-    refused(Code.POLICY, client.mask, states[name], collected.bits, some, VECTORS[name])
+    refused(Code.POLICY, client.ready, states[name], collected.bits, some)
     stranger = next(n for n in NAMES if n not in boxes and n != name)
     more = boxes | {stranger: next(iter(boxes.values()))}
-    refused(Code.SENDER, client.mask, states[name], collected.bits, more, VECTORS[name])
-    refused(Code.SIZE, client.mask, states[name], b"\xff" * 3, boxes, VECTORS[name])
+    refused(Code.SENDER, client.ready, states[name], collected.bits, more)
+    refused(Code.SIZE, client.ready, states[name], b"\xff" * 3, boxes)
     with pytest.raises(ValueError, match="23 words of uint32"):
-        client.mask(states[name], collected.bits, boxes, VECTORS[name][:-1])
+        masked(states[name], collected.bits, boxes, VECTORS[name][:-1])
 
 
 def test_the_server_takes_boxes_for_neighbours_only():

@@ -1,0 +1,79 @@
+"""How clients should train, judged on training episodes that no client has. One JSON line each.
+
+    python -m experiments.bench.federated --data_dir=runs/data
+    python -m experiments.bench.federated --data_dir=runs/data --partition="Dirichlet 0.1" \
+        --algorithms=shared_moments --client='{"lr": 0.002}' --client='{"lr": 0.005}'
+
+Of every site's episodes of the training split of the simulated rows each fifth is set aside, before
+rows are shared among clients; macro-F1 is of these. Each line is one way of training of the claim's
+study (``run.studies.federated``), some keys of ``config.client`` changed.
+"""
+
+import itertools
+import json
+import pathlib
+import time
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from experiments.bench import common
+
+_DATA = flags.DEFINE_string("data_dir", None, "Where prepared datasets live.", required=True)
+_PARTITION = flags.DEFINE_string("partition", "Dirichlet 0.3", "A name of PARTITIONS.")
+_ALGORITHMS = flags.DEFINE_list("algorithms", ["fedavg", "shared_moments"], "Names.")
+_CLIENT = flags.DEFINE_multi_string("client", ["{}"], "JSON: keys of config.client to change.")
+_ROUNDS = flags.DEFINE_integer("rounds", 0, "Rounds; 0: as many as the study has.")
+
+EACH = 5
+"""One of so many episodes is set aside."""
+
+
+def _set_aside(data: Any) -> Any:
+    """The same data, some episodes of training in the place of the test rows."""
+    import jax
+    import numpy as np
+
+    from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
+
+    episode = np.arange(len(data.group)) // SETTINGS.examples()
+    aside = episode % EACH == EACH - 1
+    rest, test = (jax.tree.map(lambda leaf, m=m: leaf[m], data.train) for m in (~aside, aside))
+    groups = {"group": data.group[~aside], "test_group": data.group[aside]}
+    return data._replace(train=rest, test=test, **groups)
+
+
+def main() -> None:
+    """Prints one line for each algorithm and each change."""
+    import numpy as np
+
+    from configs import quickstart
+    from qoejax.run import build, study
+    from qoejax.run.studies import federated, fits
+
+    configs = {fits.SIMULATED: quickstart.get_config("centralised")}
+    folder = pathlib.Path()  # nothing is kept
+    context = study.Context(_DATA.value, folder, 1, 1.0, configs)
+    for algorithm, text in itertools.product(_ALGORITHMS.value, _CLIENT.value):
+        c, changed = federated.settings(context, _PARTITION.value, algorithm), json.loads(text)
+        c.client.update(changed)
+        c.fed.rounds = _ROUNDS.value or c.fed.rounds
+        build.check(c)
+        data = _set_aside(build.data(c))
+        start = time.perf_counter()
+        models = federated.trained(c, data)
+        label, classes = data.test.label, len(data.spec.label_names)
+        whole = np.ones((len(models), len(label)))
+        f1 = federated.scores(models, label, whole, classes).f1
+        common.emit(
+            {
+                "bench": "federated", "partition": _PARTITION.value, "algorithm": algorithm,
+                "client": changed, "rounds": c.fed.rounds, "examples": len(label),
+                "macro_f1": f1, "seconds": time.perf_counter() - start,
+            }
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)
