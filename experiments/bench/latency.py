@@ -10,7 +10,8 @@ features. ``ratio`` is the joint p99 over the sum of the twins'.
 
 ``throughput`` uses every core: a device a core, micro-batches that stay in its cache, calls in turn
 with the square products of experiments.bench.roofline. ``fraction`` is the rate of operations of
-matrix products, counted by hand, over that of the square products.
+matrix products, counted by hand, over that of the square products; ``products_alone`` is that of
+the same products when there is nothing else.
 """
 
 import os
@@ -84,11 +85,13 @@ def throughput() -> dict[str, Any]:
         heads = one.CLASSES + 17 * one.SERVICES
         flops = products.matmul_flops(counted, one.FEATURES, heads - 17, 1) / 3
         for batch in map(int, _BATCHES.value):
+            shapes = products.shapes(counted, one.FEATURES, heads - 17, batch)
+            own, own_flops = products.own_call(shapes, 20_000 // batch, train=False)
             calls = {
                 "net": _many(net, seen, batch),
                 "whole": _many(lambda v, net=net: net(see(v)), x, batch),
-                "peak": peak,
-            }
+                "peak": peak, "own": own,
+            }  # fmt: skip
             seconds = common.turns(calls, _REPEATS.value)
             best = {k: min(v) for k, v in seconds.items()}
             n = _ROWS.value * jax.device_count()
@@ -100,6 +103,7 @@ def throughput() -> dict[str, Any]:
                 "peak_gflops": peak_flops / best["peak"] / 1e9,
                 "load": os.getloadavg()[0],
             }  # fmt: skip
+            row["products_alone"] = own_flops / best["own"] / 1e9 / row["peak_gflops"]
             row["fraction"] = row["gflops"] / row["peak_gflops"]
             common.emit(row)
             rates[f"{name}/{batch}"] = [row["records_per_s"], row["fraction"]]

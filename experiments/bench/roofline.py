@@ -10,7 +10,8 @@ work at the same time. Rounds and products take turns, since the machine is not 
 CPU a call should last about as long as a round: cores run short bursts faster than they can go on.
 A client step is counted twice: by XLA for the compiled gradient step of one client, and by hand,
 for matrix products only (two for each product of two numbers; the gradient costs twice the forward
-pass). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count.
+pass). ``fraction`` is by hand and of the fastest round, ``fraction_xla`` by XLA's count;
+``products_alone`` is the fraction that these very products reach when there is nothing else.
 
 On CPU clients are sharded over one device a core, as is the default; elsewhere they run in chunks
 under ``vmap``. ``--seeds`` also runs that many models at once as one more axis (CPU: one device).
@@ -90,7 +91,10 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
     by_xla = xla_flops(work)
     steps = clients * work.steps * seeds
     peak, peak_flops = products.peak_call(_SIZE.value, _PRODUCTS.value)
-    seconds = common.turns({"peak": peak, "round": _round(work, chunk, seeds)}, _REPEATS.value)
+    shapes = products.shapes(work.sizes, workloads.FEATURES, workloads.CLASSES, work.batch)
+    own, own_flops = products.own_call(shapes, 100 * _PRODUCTS.value)
+    calls = {"peak": peak, "own": own, "round": _round(work, chunk, seeds)}
+    seconds = common.turns(calls, _REPEATS.value)
     best = peak_flops / min(seconds["peak"])
     fastest, median = min(seconds["round"]), statistics.median(seconds["round"])
     usual = peak_flops / statistics.median(seconds["peak"])
@@ -102,6 +106,7 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
         "seconds": median, "minimum": fastest,
         "rounds_per_s": 1 / median, "clients_per_s": clients * seeds / median,
         "gflops": by_hand * steps / fastest / 1e9,
+        "products_alone": own_flops / min(seconds["own"]) / best,
         "fraction": by_hand * steps / fastest / best,
         "fraction_xla": by_xla * steps / fastest / best,
         "fraction_of_medians": by_hand * steps / median / usual,

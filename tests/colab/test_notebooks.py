@@ -20,6 +20,7 @@ def test_notebook_is_its_source(source):
     assert not any(c.get("outputs") for c in kept.cells)
 
 
+@pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_notebook_runs_with_tiny_settings(source, tmp_path, monkeypatch):

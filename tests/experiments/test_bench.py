@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from experiments.bench import products
+
 
 def lines(name, *args):
     done = subprocess.run(
@@ -58,6 +60,16 @@ def test_rounds():
 
 
 @pytest.mark.slow
+def test_products_are_those_that_are_counted():
+    sizes = {"width": 64, "embed_size": 8, "frequencies": 24, "stride": 4, "kernel": 4, "mlp": 128}
+    sizes |= {"depth": 2, "hidden": 128}
+    listed = products.shapes(sizes, 46, 34, 32)
+    assert len(listed) == 1 + 2 + 2 * 4 + 2
+    once = sum(g * m * k * n for g, m, k, n in listed)
+    scores = 32 * 2 * 2 * 3 * 3 * 64  # records, blocks, two products of 3 by 3 tokens
+    assert 3 * 2 * (once + scores) == products.matmul_flops(sizes, 46, 34, 32)
+
+
 def test_roofline():
     row, total = lines(
         "roofline", "--clients=2", "--steps=1", "--rows=32", "--repeats=1", "--size=64"

@@ -257,6 +257,7 @@ def print_digest():
     print(json.dumps({"devices": jax.device_count(), "sha256": trees.sha256(out)}))
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 def test_processes_with_other_numbers_of_devices_end_at_the_same_digest():
     want = trees.sha256(strictly("wide", "weighted_mean", 4)[2])

@@ -73,10 +73,14 @@ class Case:
 CASES = functools.cache(Case)  # each is compiled once
 
 
-FEW = [(n, 3) for n in [*NETS, "user"]] + [("qoenet", 1), ("linear", 1), ("user", 1)]
+ALIKE = ("lstm", "cnn_lstm", "transformer")
+"""Of the parts of others."""
+
+FEW = [(n, 3) for n in [*NETS, "user"] if n not in ALIKE]
+FEW += [("qoenet", 1), ("linear", 1), ("user", 1)]
 """Of a single record most nets do less of the same."""
 
-MANY = [(n, 1) for n in NETS if (n, 1) not in FEW]
+MANY = [(n, t) for n in NETS for t in (1, 3) if (n, t) not in FEW]
 
 
 @pytest.fixture(
@@ -174,7 +178,13 @@ def test_one_trace_a_shape(case):
     assert case.traces == before
 
 
-@pytest.mark.parametrize("name", [*NETS, "user"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("qoenet", "gru", "mlp", "user") else pytest.mark.slow)
+        for n in [*NETS, "user"]
+    ],
+)
 def test_it_learns(name):
     """Two hundred steps on a rule of one feature, shared by all nets."""
     case = CASES(name, 1)

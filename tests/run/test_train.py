@@ -204,10 +204,8 @@ def test_encrypted_keys_need_a_passphrase(data_dir, tmp_path, monkeypatch):
         train(tiny_config(data_dir, exchange=options), tmp_path / "w")
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    ["local_only", *(pytest.param(n, marks=pytest.mark.slow) for n in ("centralised", "fedprox"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["local_only", "centralised", "fedprox"])
 def test_other_ways_of_training(data_dir, tmp_path, algorithm):
     config = tiny_config(data_dir, fed={"algorithm": algorithm, "rounds": 2})
     summary = train(config, tmp_path / algorithm)
