@@ -79,6 +79,8 @@ def _round(workload: Any, chunk: int, seeds: int) -> Callable[[], None]:
 
 def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
     """One setting."""
+    import jax
+
     from experiments.bench import workload as workloads
     from experiments.bench.contenders import nets
 
@@ -92,7 +94,7 @@ def measure(clients: int, chunk: int, seeds: int) -> dict[str, Any]:
     steps = clients * work.steps * seeds
     peak, peak_flops = products.peak_call(_SIZE.value, _PRODUCTS.value)
     shapes = products.shapes(work.sizes, workloads.FEATURES, workloads.CLASSES, work.batch)
-    own, own_flops = products.own_call(shapes, 100 * _PRODUCTS.value)
+    own, own_flops = products.own_call(shapes, -(-steps // jax.device_count()))
     calls = {"peak": peak, "own": own, "round": _round(work, chunk, seeds)}
     seconds = common.turns(calls, _REPEATS.value)
     best = peak_flops / min(seconds["peak"])

@@ -164,6 +164,24 @@ class Axis(NamedTuple):
         """``tree`` on every device, inside compiled code."""
         return tree if self.whole is None else jax.lax.with_sharding_constraint(tree, self.whole)
 
+    def gather(self, tree: Any) -> Any:
+        """As ``pin``, of leaves [K, *] that are small: all that share a dtype go in one exchange.
+
+        Between CPU devices each is a meeting of their threads, however small. Flags go as floats.
+        """
+        if self.whole is None:
+            return tree
+        leaves, shape = jax.tree.flatten(tree)
+        kinds = [jnp.dtype(jnp.float32) if v.dtype == bool else v.dtype for v in leaves]
+        for kind in dict.fromkeys(kinds):
+            own = [i for i, k in enumerate(kinds) if k == kind]
+            rows = [leaves[i].astype(kind).reshape(len(leaves[i]), -1) for i in own]
+            columns = np.cumsum([row.shape[1] for row in rows])[:-1].tolist()
+            parts = jnp.split(self.pin(jnp.concatenate(rows, axis=1)), columns, axis=1)
+            for i, part in zip(own, parts, strict=True):
+                leaves[i] = part.reshape(leaves[i].shape).astype(leaves[i].dtype)
+        return jax.tree.unflatten(shape, leaves)
+
     def pin_state(self, state: ServerState) -> ServerState:
         """As ``put_state``, inside compiled code."""
         kept = state.client_state

@@ -260,7 +260,9 @@ def _fused(
         state: ServerState, examples: Examples, key: Array, held: Any, rounds: int
     ) -> tuple[ServerState, Sums]:
         def one(state: ServerState, _: None) -> tuple[ServerState, Sums]:
-            state, sums = round_fn(state, examples, cohort_for(state.round, key, held), key)
+            # Pinned, lest each device sums its part of the weights and asks the others for theirs.
+            cohort = axis.pin(cohort_for(state.round, key, held))
+            state, sums = round_fn(state, examples, cohort, key)
             return axis.pin_state(state), axis.pin(sums)
 
         return jax.lax.scan(one, state, length=rounds)

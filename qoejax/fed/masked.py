@@ -144,7 +144,9 @@ def make_masked(algorithm: Algorithm, ring: Coding, axis: Axis) -> Halves:
     ) -> tuple[ServerState, Sums]:  # fmt: skip
         server_key = jax.random.split(round_keys(key, state.round).server)[0]
         local = joined(parts)
-        local = local._replace(client_state=axis.pin(local.client_state), sums=axis.pin(local.sums))
+        local = local._replace(
+            client_state=axis.pin(local.client_state), sums=axis.gather(local.sums)
+        )
         return masked_step(algorithm, ring, state, cohort, local, attack, sums, counted, server_key)
 
     return Halves(

@@ -60,8 +60,8 @@ def summed(
     Coefficients are those of the clients asked; if one of them is refused, the others' grow in
     proportion at the end. Also returns what else the clients computed.
     """
-    asked, weight = _weights(cohort, arrived)
-    coefficient = rule.share(weight)
+    asked, weight = axis.pin(_weights(cohort, arrived))
+    coefficient = axis.pin(rule.share(weight))
     like = algorithm.client.server.message(state.params)
 
     def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
@@ -77,7 +77,8 @@ def summed(
         lambda shared, item: run(shared[1], item[2]),
         (like, shared), (cohort, coefficient, items), gather, like,
     )  # fmt: skip
-    sound, *rest = axis.pin(kept)
+    sound, client_state, sums = kept
+    (sound, sums), client_state = axis.gather((sound, sums)), axis.pin(client_state)
     counts = (weight > 0) & sound
     weight = jnp.where(counts, weight, 0.0)
     left = jnp.where(counts, coefficient, 0.0).sum()
@@ -88,7 +89,7 @@ def summed(
     turnout = _turnout(algorithm, state, cohort, counts, weight)
     enough = counts.sum() >= algorithm.aggregator.least
     received = Received(message, agg_state, state.attack_state, asked, counts, turnout, enough)
-    return received, tuple(rest)
+    return received, (client_state, sums)
 
 
 def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:

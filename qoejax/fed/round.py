@@ -138,8 +138,8 @@ def server_step(
             algorithm, rule, state, cohort, arrived, key, axis,
             lambda shared, message: Local(message, (), {}), (), local.deltas,
         )  # fmt: skip
-    kept = axis.pin((local.client_state, local.sums))
-    return advance(algorithm, state, cohort, received, *kept)
+    client_state, sums = axis.pin(local.client_state), axis.gather(local.sums)
+    return advance(algorithm, state, cohort, received, client_state, sums)
 
 
 def advance(

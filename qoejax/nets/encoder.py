@@ -123,14 +123,24 @@ def attend(
     *,
     causal: bool,
 ) -> Float[Array, "*batch N H A"]:
-    """Scaled dot-product attention; causal: position n sees positions 0..n."""
+    """Scaled dot-product attention; causal: position n sees positions 0..n.
+
+    Where N lacks one to a multiple of four, a place that nobody sees is added: on CPU the products
+    of 3 tokens and their gradients cost half as much again as those of 4 (``bench.attention``).
+    """
+    n = q.shape[-3]
+    if n % 4 == 3:
+        q, k, v = (
+            jnp.pad(t, [(0, 0)] * (t.ndim - 3) + [(0, 1), (0, 0), (0, 0)]) for t in (q, k, v)
+        )
     scores = jnp.einsum("...qha,...kha->...hqk", q, k, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(q.shape[-1])
-    if causal:
-        seen = jnp.tri(scores.shape[-1], dtype=bool)
+    places = scores.shape[-1]
+    seen = jnp.tri(places, dtype=bool) if causal else jnp.arange(places) < n
+    if causal or places > n:
         scores = jnp.where(jnp.broadcast_to(seen, scores.shape), scores, -jnp.inf)
     probs = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("...hqk,...kha->...qha", probs, v)
+    return jnp.einsum("...hqk,...kha->...qha", probs, v)[..., :n, :, :]
 
 
 class Attention(nn.Module):

@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from experiments.bench import products
+from experiments.bench import federated, products
+from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
+from qoejax.run import build
+from qoejax.types import Examples
 
 
 def lines(name, *args):
@@ -59,7 +63,6 @@ def test_rounds():
     assert total["ratios_fastest"]["mlp/2"]["vmap"] == vmap["ratio_fastest"]
 
 
-@pytest.mark.slow
 def test_products_are_those_that_are_counted():
     sizes = {"width": 64, "embed_size": 8, "frequencies": 24, "stride": 4, "kernel": 4, "mlp": 128}
     sizes |= {"depth": 2, "hidden": 128}
@@ -70,6 +73,7 @@ def test_products_are_those_that_are_counted():
     assert 3 * 2 * (once + scores) == products.matmul_flops(sizes, 46, 34, 32)
 
 
+@pytest.mark.slow
 def test_roofline():
     row, total = lines(
         "roofline", "--clients=2", "--steps=1", "--rows=32", "--repeats=1", "--size=64"
@@ -78,6 +82,26 @@ def test_roofline():
     assert 0 < row["fraction"] < row["fraction_xla"]
     assert row["gflops"] / row["peak_gflops"] == pytest.approx(row["fraction"])
     assert total["fractions"] == {"2/0/1": row["fraction"]}
+
+
+@pytest.mark.slow
+def test_attention():
+    row, total = lines("attention", "--tokens=3", "--calls=2", "--turns=1")
+    assert row["us"]["jax"] / row["us"]["ours"] == pytest.approx(row["ratio"])
+    assert total["ratios"] == {"3": row["ratio"]}
+
+
+def test_whole_episodes_are_set_aside():
+    each = SETTINGS.examples()
+    rows = np.arange(10 * each)
+    data = build.Data(None, None, Examples(*[rows] * 5), None, rows // 50, None, None, {}, None)
+    found = federated._set_aside(data)
+    episodes = found.test.label // each
+    assert sorted(set(episodes)) == [4, 9]
+    np.testing.assert_array_equal(found.test_group, found.test.label // 50)
+    np.testing.assert_array_equal(found.group, found.train.label // 50)
+    assert len(found.train.label) + len(found.test.label) == len(rows)
+    assert not set(found.train.label) & set(found.test.label)
 
 
 @pytest.mark.slow

@@ -11,14 +11,33 @@ from tests.nets.helpers import jit, started
 from tests.reference import nets as reference
 
 
+@pytest.mark.parametrize("tokens", [3, 5])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_equals_the_loops(causal):
-    q, k, v = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 5, 3, 4)), jnp.float32)
+def test_attention_equals_the_loops(causal, tokens):
+    rows = np.random.default_rng(0).normal(size=(3, 2, tokens, 3, 4))
+    q, k, v = jnp.asarray(rows, jnp.float32)
     out = np.asarray(jit(functools.partial(attend, causal=causal))(q, k, v))
     for b in range(2):
         for h in range(3):
             one = reference.attention(*(np.asarray(a[b, :, h]) for a in (q, k, v)), causal)
             np.testing.assert_allclose(out[b, :, h], one, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_place_that_is_added_has_no_part_in_gradients(causal):
+    """With three tokens one is added."""
+    x = jax.random.normal(jax.random.key(0), (3, 2, 4, 3, 4))
+
+    def total(x, tokens):
+        scores = jnp.einsum("bqha,bkha->bhqk", x[0], x[1]) / 2.0
+        seen = jnp.tri(tokens, dtype=bool) if causal else jnp.ones((tokens, tokens), bool)
+        scores = jnp.where(jnp.broadcast_to(seen, scores.shape), scores, -jnp.inf)
+        return jnp.sin(jnp.einsum("bhqk,bkha->bqha", jax.nn.softmax(scores), x[2])).sum()
+
+    wanted = jit(jax.grad(functools.partial(total, tokens=3)))(x[:, :, :3])
+    found = jit(jax.grad(lambda x: jnp.sin(attend(*x, causal=causal)).sum()))(x[:, :, :3])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert jnp.isfinite(found).all()
 
 
 def test_the_past_never_reads_the_future():
