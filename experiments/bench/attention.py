@@ -3,7 +3,7 @@
     python -m experiments.bench.attention
     python -m experiments.bench.attention --tokens=3,7,11,12 --width=128
 
-CPU microseconds of a call and its gradient, the fastest of some turns: ``ours`` is
+CPU microseconds of a call and its gradient on one core, the fastest of some turns: ``ours`` is
 ``qoejax.nets.encoder.attend``, which adds a place where one is lacking to a multiple of four.
 """
 
@@ -30,7 +30,9 @@ def main() -> dict[str, Any]:
     import jax.numpy as jnp
 
     from qoejax.nets.encoder import attend
+    from qoejax.run.studies.latency import on_one_core
 
+    on_one_core()
     contenders = {
         "ours": functools.partial(attend, causal=False),
         "jax": jax.nn.dot_product_attention,
