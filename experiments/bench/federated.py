@@ -13,7 +13,6 @@ import itertools
 import json
 import pathlib
 import time
-from typing import Any
 
 from absl import flags
 
@@ -28,20 +27,6 @@ _ROUNDS = flags.DEFINE_integer("rounds", 0, "Rounds; 0: as many as the study has
 
 EACH = 5
 """One of so many episodes is set aside."""
-
-
-def _set_aside(data: Any) -> Any:
-    """The same data, some episodes of training in the place of the test rows."""
-    import jax
-    import numpy as np
-
-    from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
-
-    episode = np.arange(len(data.group)) // SETTINGS.examples()
-    aside = episode % EACH == EACH - 1
-    rest, test = (jax.tree.map(lambda leaf, m=m: leaf[m], data.train) for m in (~aside, aside))
-    groups = {"group": data.group[~aside], "test_group": data.group[aside]}
-    return data._replace(train=rest, test=test, **groups)
 
 
 def main() -> None:
@@ -60,7 +45,7 @@ def main() -> None:
         c.client.update(changed)
         c.fed.rounds = _ROUNDS.value or c.fed.rounds
         build.check(c)
-        data = _set_aside(build.data(c))
+        data = federated.set_aside(build.data(c), EACH)
         start = time.perf_counter()
         models = federated.trained(c, data)
         label, classes = data.test.label, len(data.spec.label_names)

@@ -4,13 +4,9 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
-from experiments.bench import federated, products
-from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
-from qoejax.run import build
-from qoejax.types import Examples
+from experiments.bench import products
 
 
 def lines(name, *args):
@@ -89,19 +85,6 @@ def test_attention():
     row, total = lines("attention", "--tokens=3", "--calls=2", "--turns=1")
     assert row["us"]["jax"] / row["us"]["ours"] == pytest.approx(row["ratio"])
     assert total["ratios"] == {"3": row["ratio"]}
-
-
-def test_whole_episodes_are_set_aside():
-    each = SETTINGS.examples()
-    rows = np.arange(10 * each)
-    data = build.Data(None, None, Examples(*[rows] * 5), None, rows // 50, None, None, {}, None)
-    found = federated._set_aside(data)
-    episodes = found.test.label // each
-    assert sorted(set(episodes)) == [4, 9]
-    np.testing.assert_array_equal(found.test_group, found.test.label // 50)
-    np.testing.assert_array_equal(found.group, found.train.label // 50)
-    assert len(found.train.label) + len(found.test.label) == len(rows)
-    assert not set(found.train.label) & set(found.test.label)
 
 
 @pytest.mark.slow

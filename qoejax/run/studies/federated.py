@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
 from qoejax.fed.evaluate import make_evaluator
 from qoejax.run import build, evaluate, outputs, plots, train
 from qoejax.run.baselines import interval
@@ -187,6 +188,15 @@ def trained(c: ml_collections.ConfigDict, data: build.Data) -> list[np.ndarray]:
     predict, x = make_evaluator(objective.predict, c.evaluation.batch), jnp.asarray(data.test.x)
     each = [outputs.probabilities(jax.device_get(predict(p, x)))[0] for p in models]
     return [probability.argmax(1) for probability in each]
+
+
+def set_aside(data: build.Data, each: int) -> build.Data:
+    """The same simulated rows, one of ``each`` training episodes in the place of the test rows."""
+    episode = np.arange(len(data.group)) // SETTINGS.examples()
+    aside = episode % each == each - 1
+    rest, test = (jax.tree.map(lambda leaf, m=m: leaf[m], data.train) for m in (~aside, aside))
+    groups = {"group": data.group[~aside], "test_group": data.group[aside]}
+    return data._replace(train=rest, test=test, **groups)
 
 
 def _judging(context: Context, partition: str) -> Callable[[list[list[int]]], Run]:

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from qoejax.run import study
+from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SETTINGS
+from qoejax.run import build, study
 from qoejax.run.studies import (
     federated,
     forecasts,
@@ -19,6 +20,7 @@ from qoejax.run.studies import (
 )
 from qoejax.run.studies.pairs import Gap
 from qoejax.run.study import FAILS, HOLDS, UNTESTED
+from qoejax.types import Examples
 
 AHEAD = Gap(0.02, 0.01, 0.03, 0.005, 0.035)
 WIDE = AHEAD._replace(low=-0.01)  # over seeds
@@ -194,3 +196,16 @@ def test_needed():
     found, text = needed.judge({"a": both, "b": {**both, "RMSE": WIDE}})
     assert found == FAILS
     assert text.startswith("no clear loss of b in RMSE")
+
+
+def test_whole_episodes_are_set_aside():
+    each = SETTINGS.examples()
+    rows = np.arange(10 * each)
+    data = build.Data(None, None, Examples(*[rows] * 5), None, rows // 50, None, None, {}, None)
+    found = federated.set_aside(data, 5)
+    episodes = found.test.label // each
+    assert sorted(set(episodes)) == [4, 9]
+    np.testing.assert_array_equal(found.test_group, found.test.label // 50)
+    np.testing.assert_array_equal(found.group, found.train.label // 50)
+    assert len(found.train.label) + len(found.test.label) == len(rows)
+    assert not set(found.train.label) & set(found.test.label)
