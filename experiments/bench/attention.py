@@ -3,12 +3,11 @@
     python -m experiments.bench.attention
     python -m experiments.bench.attention --tokens=3,7,11,12 --width=128
 
-CPU microseconds of a call and its gradient on one core, the fastest of some turns: ``ours`` is
+Microseconds of a call and its gradient on one core, the fastest of some turns: ``ours`` is
 ``qoejax.nets.encoder.attend``, which adds a place where one is lacking to a multiple of four.
 """
 
 import functools
-import time
 from typing import Any
 
 from absl import flags
@@ -47,13 +46,8 @@ def main() -> dict[str, Any]:
             return jax.lax.fori_loop(0, _CALLS.value, lambda _, x: x - 1e-6 * slope(x), x)
 
         compiled = {k: jax.jit(functools.partial(run, f)) for k, f in contenders.items()}
-        seconds: dict[str, list[float]] = {k: [] for k in compiled}
-        for turn in range(_TURNS.value + 1):
-            for name, call in compiled.items():
-                start = time.process_time()
-                jax.block_until_ready(call(x))
-                if turn:
-                    seconds[name].append(time.process_time() - start)
+        calls = {k: lambda c=c, x=x: jax.block_until_ready(c(x)) for k, c in compiled.items()}
+        seconds = common.turns(calls, _TURNS.value)
         us = {k: min(v) / _CALLS.value * 1e6 for k, v in seconds.items()}
         ratios[tokens] = us["jax"] / us["ours"]
         common.emit({"bench": "attention", "tokens": tokens, "us": us, "ratio": ratios[tokens]})

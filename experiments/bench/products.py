@@ -1,5 +1,6 @@
 """What the devices can do at best, and how much of that kind of work the hybrid is."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,20 +76,13 @@ def own_call(
     def call() -> None:
         jax.block_until_ready([run(pairs) for pairs in placed])
 
-    once = sum(g * m * k * n for g, m, k, n in shapes)
+    once = sum(math.prod(each) for each in shapes)
     return call, (3.0 if train else 2.0) * 2 * once * steps * len(jax.devices())
 
 
 def matmul_flops(sizes: dict[str, Any], features: int, classes: int, batch: int) -> int:
     """Operations of matrix products in a gradient step of the hybrid at T = 1, by hand."""
-    width, tokens, last = sizes["width"], features, sizes["embed_size"]
-    forward = features * 2 * sizes["frequencies"] * last
-    for channels in (width // 2, width):
-        tokens = -(-tokens // sizes["stride"])
-        forward += tokens * sizes["kernel"] * last * channels
-        last = channels
-    dense = tokens * width * (3 * width + width + 2 * sizes["mlp"])
-    attention = 2 * tokens * tokens * width
-    forward += sizes["depth"] * (dense + attention)
-    forward += tokens * width * sizes["hidden"] + sizes["hidden"] * (classes + 17)
-    return 3 * 2 * batch * forward
+    width, found = sizes["width"], shapes(sizes, features, classes, batch)
+    tokens = found[-2][2] // width  # whose outputs make a record's vector
+    attention = batch * sizes["depth"] * 2 * tokens * tokens * width
+    return 3 * 2 * (sum(math.prod(each) for each in found) + attention)

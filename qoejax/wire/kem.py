@@ -143,9 +143,9 @@ def opener(
     if len(secret) != sum(sizes):
         raise _shut()
     pieces = _cut(secret.expose(), sizes)
-    keys = pieces[len(parts) :]
+    secrets, keys = pieces[: len(parts)], pieces[len(parts) :]
     try:
-        openers = [part.opener(sk) for part, sk in zip(parts, pieces, strict=False)]
+        openers = [part.opener(sk) for part, sk in zip(parts, secrets, strict=True)]
     except ValueError:
         raise _shut() from None
 
