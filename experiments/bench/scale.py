@@ -173,7 +173,7 @@ def start(algorithm: str) -> dict[str, Any]:
     marks.append(time.perf_counter())
     staged, offset, count = cohort.stage(rows, parts)
     marks.append(time.perf_counter())
-    engine, init = _engine(_config(100, clients, algorithm), offset, count)
+    engine, init = _engine(_config(min(100, clients), clients, algorithm), offset, count)
     state = init()
     marks.append(time.perf_counter())
     jax.block_until_ready(engine.place(staged))
