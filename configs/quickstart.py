@@ -34,9 +34,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         c.fed.personal = ("*_position", "*norm*", "net/heads/*/bias")
     elif variant == "centralised":
         base.train_as(c, variant)
-        c.model.update(jitter=0.3)
+        c.model.update(jitter=0.15, shortcut=True)
+        c.loss.mos_loss = "two_hot"
         c.client.update(
-            optimizer="adamw", weight_decay=0.1, clip=1.0, schedule="warmup_cosine", batch=128
+            optimizer="adamw", weight_decay=0.3, clip=1.0, schedule="warmup_cosine", batch=64
         )
         c.fed.rounds = 12
     elif variant:

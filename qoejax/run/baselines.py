@@ -51,10 +51,14 @@ Predict = Callable[[Examples], Said]
 
 
 class Contender(NamedTuple):
-    """``fit(problem, settings, seed) -> predict``, and what a trial draws of the settings."""
+    """``fit(problem, settings, seed) -> predict``, and what a trial draws of the settings.
+
+    ``seeded(settings)`` says whether fits with other seeds may differ.
+    """
 
     fit: Callable[[Problem, Mapping[str, Any], int], Predict]
     space: Mapping[str, Draw]
+    seeded: Callable[[Mapping[str, Any]], bool] = lambda settings: True
 
 
 def _fit_net(
@@ -227,14 +231,14 @@ CONTENDERS: dict[str, Contender] = {
         functools.partial(_fit_separate, half=True), TRAINING | HYBRID
     ),
     **{
-        name: Contender(functools.partial(_fit_classifier, name=name), one.space)
+        name: Contender(functools.partial(_fit_classifier, name=name), one.space, one.seeded)
         for name, one in estimators.CLASSIFIERS.items()
     },
     **{
         name: Contender(functools.partial(_fit_regressors, name=name), one.space)
         for name, one in estimators.REGRESSORS.items()
     },
-    "persistence": Contender(_fit_persistence, {}),
+    "persistence": Contender(_fit_persistence, {}, lambda settings: False),
 }
 """By name."""
 

@@ -28,8 +28,8 @@ LOG = logging.getLogger("qoejax")
 DAMAGES = (0.5, 2.0, 5.0, 10.0)
 PREVALENCES = (0.05, 0.1, 0.2, 0.4)
 BLURS = (0.5, 3.0, 8.0)
-JUDGED = 1
-"""Index of the blur that the claim is judged at; the others are reported."""
+JUDGED = 3.0
+"""The blur that the claim is judged at; the others are reported, where there is time for them."""
 
 FRESH = 10_000
 """Seed of scenes that measure the nets; training scenes have the seeds of the nets."""
@@ -94,6 +94,12 @@ def sizes(scale: float) -> Sizes:
     return Sizes(
         max(400, round(3000 * scale)), max(300, round(2000 * scale)), max(24, round(80 * scale))
     )
+
+
+def blurs(scale: float) -> tuple[float, ...]:
+    """Those of ``BLURS`` that a scale pays for, in their order."""
+    order = sorted(BLURS, key=lambda blur: blur != JUDGED)
+    return tuple(sorted(order[: max(1, round(scale * len(order)))]))
 
 
 def outcome(scene: sources.Scene, actions: Int[Array, " N"]) -> Judged:
@@ -204,8 +210,9 @@ def learn(seed: int, work: Sizes) -> dict[str, Fit]:
     """Fits every net to the same scenes with random actions."""
     start = time.perf_counter()
     data = responses.samples(seed, work.training, PREVALENCES, BLURS)
-    key = jax.random.key(seed)
-    fits = {name: responses.fit(name, data, key, work.steps) for name in responses.NETS}
+    fits = {
+        name: responses.fit(name, data, jax.random.key(seed), work.steps) for name in responses.NETS
+    }
     LOG.info("seed %d: nets fitted, %.0f s", seed, time.perf_counter() - start)
     return fits
 
@@ -262,18 +269,19 @@ def run_seed(context: studies.Context, seed: int, work: Sizes) -> list[dict[str,
             {"study": "decisions", "seed": seed, "blur": blur, **work._asdict(), **grid},
             lambda blur=blur: run_blur(fits(), blur, work.scenes),
         )
-        for blur in BLURS
+        for blur in blurs(context.scale)
     ]
 
 
-def compare(utility: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def compare(utility: Mapping[str, np.ndarray], at: Sequence[float] = BLURS) -> list[dict[str, Any]]:
     """A row a cell of the grid: utilities, and joint's gain over each rival with its interval.
 
     Args:
         utility: of each policy [blur, prevalence, damage, scene], averaged over seeds.
+        at: The blurs.
     """
     rows = []
-    for b, p, d in np.ndindex(len(BLURS), len(PREVALENCES), len(DAMAGES)):
+    for b, p, d in np.ndindex(len(at), len(PREVALENCES), len(DAMAGES)):
         means = {name: float(u[b, p, d].mean()) for name, u in utility.items()}
         gains = {
             rival: studies.over_blocks(utility["joint"][b, p, d] - utility[rival][b, p, d])
@@ -281,7 +289,7 @@ def compare(utility: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         }
         nearest = max(policies.RIVALS, key=lambda rival: means[rival])
         rows.append(
-            {"blur": BLURS[b], "prevalence": PREVALENCES[p], "damage": DAMAGES[d]}
+            {"blur": at[b], "prevalence": PREVALENCES[p], "damage": DAMAGES[d]}
             | {name: round(mean, 3) for name, mean in means.items()}
             | {"best rival": nearest}
             | dict(zip(("gain", "low", "high"), (round(v, 3) for v in gains[nearest]), strict=True))
@@ -301,7 +309,8 @@ def study(context: studies.Context) -> studies.Outcome:
     grid.
     """
     work = sizes(context.scale)
-    seeds = range(min(context.seeds, MOST_SEEDS))
+    seeds = range(max(1, round(min(1.0, context.scale) * min(context.seeds, MOST_SEEDS))))
+    played = blurs(context.scale)
     studies.side_by_side(context, run_seed, [(seed, work) for seed in seeds])
     runs = [run_seed(context, seed, work) for seed in seeds]
 
@@ -309,10 +318,10 @@ def study(context: studies.Context) -> studies.Outcome:
         return np.mean([[found[name][policy] for found in run] for run in runs], axis=0)
 
     utilities = {policy: mean("utility", policy) for policy in policies.POLICIES}
-    auc = [float(np.mean([run[b]["auc"]["joint"] for run in runs])) for b in range(len(BLURS))]
-    rows = compare(utilities)
+    auc = [float(np.mean([run[b]["auc"]["joint"] for run in runs])) for b in range(len(played))]
+    rows = compare(utilities, played)
     for row in rows:
-        at = [BLURS.index(row["blur"]), PREVALENCES.index(row["prevalence"])]
+        at = [played.index(row["blur"]), PREVALENCES.index(row["prevalence"])]
         cell = (*at, DAMAGES.index(row["damage"]))
         row["auc"] = round(auc[at[0]], 3)
         for policy in ("joint", row["best rival"]):
@@ -321,12 +330,13 @@ def study(context: studies.Context) -> studies.Outcome:
                 row[f"{who} {name}"] = round(float(mean(name, policy)[cell]), 3)
     figure = "decisions.png"
     plots.save(plots.phases(rows, auc), context.folder / figure)
-    judged = [row for row in rows if row["blur"] == BLURS[JUDGED]]
+    middle = played.index(JUDGED)
+    judged = [row for row in rows if row["blur"] == JUDGED]
     won = sum(row["above all"] for row in judged)
     verdict = studies.HOLDS if 2 * won >= len(judged) else studies.FAILS
     return studies.Outcome(
         verdict,
-        _reason(judged, won, auc[JUDGED], [run[JUDGED]["rmse"] for run in runs]),
+        _reason(judged, won, auc[middle], [run[middle]["rmse"] for run in runs]),
         rows,
         (figure,),
         SHOWN,

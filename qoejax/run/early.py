@@ -22,7 +22,8 @@ from qoejax.data.builders.simulated_iot.simulated_iot_dataset_builder import SEE
 from qoejax.data.table import make_table
 from qoejax.objectives import onset
 from qoejax.run import build, plots
-from qoejax.run.baselines import CONTENDERS, Problem
+from qoejax.run.baselines import CONTENDERS
+from qoejax.run.studies import fits
 from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, side_by_side
 from qoejax.simulate import episodes
 from qoejax.types import Examples
@@ -31,15 +32,15 @@ DATASET = "simulated_iot/small"
 RATE = 1e-3
 """Share of benign windows that may be alarms."""
 
-HYBRID, CUSUM = "hybrid", "CUSUM on rate"
-LEARNED = {HYBRID: "qoenet", "LSTM": "lstm", "boosting": "lightgbm"}
+HYBRID, BOOSTING, CUSUM = "hybrid", "boosting", "CUSUM on rate"
+LEARNED = {HYBRID: "qoenet", "LSTM": "lstm", BOOSTING: "lightgbm"}
 """Contenders of ``run.baselines``, each as it is there before any tuning."""
 
 DRIFTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of CUSUM, in standard deviations; the one that is soonest on the tuning episodes is taken."""
 
-ROUNDS, SEEDS = 20, 2
-"""At most; of the nets, and of what is learned."""
+SEEDS = 2
+"""Of nets, at most."""
 
 HISTORY, TUNING, BENIGN, TEST = 10_000, 20_000, 30_000, 40_000
 """First episode's number of each kind at every site: the data set has none above 200."""
@@ -119,10 +120,9 @@ def cusum(z: Score, drift: float) -> Score:
     return score
 
 
-def learned(name: str, data: build.Data, config: Any, seed: int) -> Score:
+def learned(name: str, task: fits.Task, seed: int) -> Score:
     """Log odds of attack that a fitted contender gives each window."""
-    problem = Problem(config, data.spec, data.train)
-    predict = CONTENDERS[LEARNED[name]].fit(problem, {}, seed)
+    predict, data = CONTENDERS[LEARNED[name]].fit(task.problem, {}, seed), task.data
     benign = data.spec.label_names.index(data.spec.benign)
 
     def score(watched: Watched) -> Float[np.ndarray, "E W"]:
@@ -195,8 +195,10 @@ def study(context: Context) -> Outcome:
 
     ``context.configs`` must say how the hybrid is trained on ``DATASET``.
     """
-    seeds = {name: 1 if name == CUSUM else min(SEEDS, context.seeds) for name in (*LEARNED, CUSUM)}
-    jobs = [(name, seed) for name, count in seeds.items() for seed in range(count)]
+    several = max(1, round(min(1.0, context.scale) * min(SEEDS, context.seeds)))
+    # As they are, trees and CUSUM draw nothing at random.
+    seeds = dict.fromkeys(LEARNED, several) | {BOOSTING: 1, CUSUM: 1}
+    jobs = [(name, seed) for seed in range(several) for name, n in seeds.items() if seed < n]
     side_by_side(context, detected, jobs)
     results: dict[str, dict[str, np.ndarray]] = {}
     for name, count in seeds.items():
@@ -209,12 +211,10 @@ def study(context: Context) -> Outcome:
 
 def detected(context: Context, name: str, seed: int) -> dict[str, Any]:
     """What ``judge`` says of a detector, kept."""
-    config = build.from_plain(build.plain_config(context.configs[DATASET]))
-    config.data.dir = context.data_dir
-    config.fed.rounds = max(2, round(context.scale * min(ROUNDS, config.fed.rounds)))
+    task = fits.task(context, DATASET)
     sizes = _sizes(context.scale)
     work = {"detector": name, "seed": seed, "sizes": list(sizes.values()), "rate": RATE,
-            "config": build.plain_config(config)}  # fmt: skip
+            "config": build.plain_config(task.config)}  # fmt: skip
     del work["config"]["data"]["dir"]
 
     def compute() -> dict[str, Any]:
@@ -224,7 +224,7 @@ def detected(context: Context, name: str, seed: int) -> dict[str, Any]:
         if name == CUSUM:
             score = _tuned_cusum(seen(HISTORY), seen(TUNING), seen(BENIGN))
         else:
-            score = learned(name, build.data(config), config, seed)
+            score = learned(name, task, seed)
         return judge(score, seen(BENIGN), seen(TEST))
 
     return once(context.folder, work, compute)

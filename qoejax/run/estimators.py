@@ -18,12 +18,21 @@ Draw = Callable[[np.random.Generator], Any]
 
 
 class Estimator(NamedTuple):
-    """Where a class is found, what it always gets, and what a trial may choose."""
+    """Where a class is found, what it always gets, and what a trial may choose.
+
+    ``samples`` are the settings below 1 by which alone a fit draws at random; without them every
+    fit does.
+    """
 
     module: str
     name: str
     fixed: Mapping[str, Any]
     space: Mapping[str, Draw]
+    samples: tuple[str, ...] = ()
+
+    def seeded(self, settings: Mapping[str, Any]) -> bool:
+        """Whether fits with other seeds may differ."""
+        return not self.samples or any(settings.get(name, 1.0) < 1.0 for name in self.samples)
 
 
 def log_uniform(low: float, high: float) -> Draw:
@@ -35,6 +44,8 @@ def one_of(*values: Any) -> Draw:
     """One of the values, all equally likely."""
     return lambda rng: values[int(rng.integers(len(values)))]
 
+
+SAMPLES = ("subsample", "colsample_bytree")
 
 CLASSIFIERS: dict[str, Estimator] = {
     "stump": Estimator("sklearn.tree", "DecisionTreeClassifier", {"max_depth": 1}, {}),
@@ -49,6 +60,7 @@ CLASSIFIERS: dict[str, Estimator] = {
          "num_leaves": one_of(7, 15, 31, 63), "min_child_samples": one_of(3, 5, 10, 20),
          "subsample": one_of(0.6, 0.8, 1.0), "colsample_bytree": one_of(0.3, 0.6, 1.0),
          "reg_lambda": log_uniform(1e-3, 10.0), "class_weight": one_of(None, "balanced")},
+        SAMPLES,
     ),
     "xgboost": Estimator(
         "xgboost", "XGBClassifier", {"tree_method": "hist"},
@@ -56,6 +68,7 @@ CLASSIFIERS: dict[str, Estimator] = {
          "max_depth": one_of(3, 5, 7, 9), "min_child_weight": log_uniform(0.3, 10.0),
          "subsample": one_of(0.6, 0.8, 1.0), "colsample_bytree": one_of(0.3, 0.6, 1.0),
          "reg_lambda": log_uniform(1e-2, 10.0)},
+        SAMPLES,
     ),
 }  # fmt: skip
 """Of the class; by name."""

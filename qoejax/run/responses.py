@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from qoejax.fed.promotion import lenient_optimizer
 from qoejax.nets.sources import Described, SourceNet
 from qoejax.qoe.policies import View
 from qoejax.simulate import acts, mixes, sources
@@ -149,7 +150,8 @@ def loss(net: SourceNet, params: Any, scene: Sample) -> Float[Array, ""]:
 
 @functools.partial(jax.jit, static_argnames=("net", "steps", "batch"))
 def _train(net: SourceNet, params: Any, data: Sample, key: Array, steps: int, batch: int) -> Any:
-    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, steps), weight_decay=1e-4)
+    schedule = optax.cosine_decay_schedule(4e-3, steps)
+    optimizer = lenient_optimizer(optax.adamw(schedule, weight_decay=1e-4))
 
     def step(state: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], None]:
         params, opt_state = state

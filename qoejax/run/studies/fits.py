@@ -143,6 +143,7 @@ def said(
 ) -> Said:
     """What a contender says of the test rows after one fit, or what it said before."""
     folder, settings = context.folder.parent / "fits", dict(settings or {})
+    seed = _that_matters(name, seed, settings)
     work = _fit(task, name, seed, settings)
     path = study.kept(folder, work).with_suffix(".npz")
 
@@ -166,6 +167,11 @@ def said(
         raise RunError(f"{path} cannot be read as a kept fit ({e}): delete {folder}") from None
 
 
+def _that_matters(name: str, seed: int, settings: Mapping[str, Any]) -> int:
+    """The seed, or 0 where a fit draws nothing, so that one serves for all."""
+    return seed if contender(name).seeded(settings) else 0
+
+
 def _fit(task: Task, name: str, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The unit of work of a fit."""
     return {
@@ -184,15 +190,20 @@ def all_seeds(
 def ahead(
     context: study.Context, task: Task, wanted: Sequence[tuple[str, int, Mapping[str, Any]]]
 ) -> None:
-    """Fits that will be asked for, side by side: name, number of seeds, settings."""
+    """Fits that will be asked for, side by side: name, number of seeds, settings.
+
+    Seed by seed, so that what processes compile at a time differs and later seeds find it compiled.
+    """
     folder = context.folder.parent / "fits"
-    jobs = [
-        (said, (name, seed, settings))
+    jobs = {
+        study.kept(folder, _fit(task, name, own, settings)): (said, (name, own, settings))
+        for seed in range(max(seeds for _, seeds, _ in wanted))
         for name, seeds, settings in wanted
-        for seed in range(seeds)
-        if not study.kept(folder, _fit(task, name, seed, settings)).exists()
-    ]
-    study.side_by_side(context, _again, [(task.name, dict(task.sections), *job) for job in jobs])
+        for own in [_that_matters(name, seed, settings)]
+        if seed < seeds
+    }
+    missing = [job for path, job in jobs.items() if not path.exists()]
+    study.side_by_side(context, _again, [(task.name, dict(task.sections), *m) for m in missing])
 
 
 def tuned_ahead(context: study.Context, task: Task, names: Sequence[str], trials: int) -> None:

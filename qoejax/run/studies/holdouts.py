@@ -14,7 +14,7 @@ from qoejax.run.study import FAILS, HOLDS, Context, Outcome, over_seeds
 
 BOOSTING = "lightgbm"
 CAPACITY = "unseen capacity"
-LEAST, MOST = 3, 4
+LEAST, MOST = 2, 4
 SEEDS = 2
 """What is averaged over are hold-outs; two fits of each are enough."""
 

@@ -18,6 +18,10 @@ from qoejax.run.study import FAILS, HOLDS, Context, Outcome
 POINTS, SHARE = 0.005, 0.02
 """What still counts as not worse: of macro-F1, and of RMSE as a share of it."""
 
+WHOLE = 0.25
+"""Scale below which twins of the joint net's own size are left out: those half of it, which cost
+together what it costs, are the harder pair."""
+
 SEEDS = 3
 """At most: five nets are fitted with each."""
 
@@ -59,7 +63,9 @@ def study(context: Context) -> Outcome:
     context = context._replace(seeds=min(SEEDS, context.seeds))
     task = fits.task(context, fits.SIMULATED)
     ahead = fits.services(task.data.spec)
-    sizes: dict[str, dict[str, Any]] = {"twins of its size": {}, "twins half its size": half(task)}
+    sizes: dict[str, dict[str, Any]] = {"twins half its size": half(task)}
+    if context.scale >= WHOLE:
+        sizes = {"twins of its size": {}, **sizes}
     twins = [(f"qoenet_{own}_only", size) for size in sizes.values() for own in OTHER]
     fits.ahead(context, task, [(n, context.seeds, size) for n, size in (("qoenet", {}), *twins)])
     ours = fits.all_seeds(context, task, "qoenet")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qoejax.data import features, preprocess, table
@@ -52,9 +51,11 @@ def statistics() -> tuple[Any, np.ndarray]:
 def network(
     sizes: Mapping[str, Any], classes: int, services: int, shape: tuple[int, int]
 ) -> Callable[[Any], Any]:
-    """``features [B,T,F] -> outputs`` of a new hybrid; ``shape`` is [T,F]."""
+    """``features [B,T,F] -> outputs`` of a hybrid of any parameters; ``shape`` is [T,F]."""
     net = NETS["qoenet"](classes=classes, services=services, **sizes)
-    params = net.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), float))
+    rng = np.random.default_rng(0)  # to compile ``init`` would take longer than what is timed
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes)
     return lambda x: net.apply(params, x)
 
 

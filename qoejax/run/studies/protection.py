@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qoejax.fed import ring
-from qoejax.run import build, files, plots, train
+from qoejax.run import build, cache, files, plots, train
 from qoejax.run.studies import draw, fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
 from qoejax.run.writer import read_rows
 
 ROUNDS = 8
@@ -43,6 +43,7 @@ def judge(found: dict[str, Cost], plain: float) -> tuple[str, str]:
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     rounds = max(3, round(context.scale * ROUNDS))
+    side_by_side(context, _run, [(mode, 1) for mode in ("none", "secagg")])
     plain = _run(context, "none", rounds)
     after_one = {mode: _run(context, mode, 1) for mode in ("none", "secagg")}
     runs = {"none": plain, "pqc": _run(context, "pqc", rounds),
@@ -91,7 +92,8 @@ def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        begin = cache.keep_compiled
+        with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=begin) as pool:
             return pool.submit(_train, plain, str(workdir)).result()
 
     return once(context.folder, work, compute) | {"params": workdir / "model" / "params.npz"}

@@ -14,10 +14,13 @@ from tests.run.conftest import tiny_config
 SIZES = {"net": "qoenet", "width": 16, "depth": 1, "heads": 2, "mlp": 32, "hidden": 32}
 
 
-def guess(name):
+def guess(name, fitted=None):
     """Better the shorter the name; it has seen the test rows, which is no matter here."""
 
     def fit(problem, settings, seed):
+        if fitted is not None:
+            fitted.append((name, seed))
+
         def predict(rows):
             rng = np.random.default_rng([len(name), seed])
             classes = len(problem.spec.label_names)
@@ -55,19 +58,33 @@ def test_from_rows_to_outcome(module, context):
 
 def test_fits_ahead_are_those_that_are_asked_for(context, monkeypatch):
     fitted = []
-    monkeypatch.setattr(fits, "contender", lambda name: fitted.append(name) or guess(name))
+    monkeypatch.setattr(fits, "contender", lambda name: guess(name, fitted))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         context = context._replace(pool=pool)
         task = fits.task(context, SIMULATED)
         fits.tuned_ahead(context, task, ["one", "three"], 1)
         fits.ahead(context, task, [("one", 2, {}), ("three", 1, {})])
-    done = len(fitted)
+    assert fitted == [("one", 0), ("three", 0), ("one", 1)]
     alone = context._replace(pool=None)
     fits.all_seeds(alone, task, "one")
     fits.said(alone, task, "three", 0)
-    assert len(fitted) == done == 5
+    assert len(fitted) == 3
     fits.said(alone, task, "three", 1)
-    assert len(fitted) == done + 1
+    assert len(fitted) == 4
+
+
+def test_what_draws_nothing_is_fitted_once(context, monkeypatch):
+    fitted = []
+    once = guess("same", fitted)._replace(seeded=lambda settings: settings.get("share", 1.0) < 1.0)
+    monkeypatch.setattr(fits, "contender", lambda name: once)
+    task = fits.task(context, SIMULATED)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        fits.ahead(context._replace(pool=pool), task, [("same", 2, {})])
+    first, second = fits.all_seeds(context, task, "same")
+    np.testing.assert_array_equal(first.probability, second.probability)
+    assert fitted == [("same", 0)]
+    fits.all_seeds(context, task, "same", {"share": 0.5})
+    assert fitted[1:] == [("same", 0), ("same", 1)]
 
 
 def test_holdouts_from_rows_to_outcome(context, monkeypatch):
@@ -82,7 +99,7 @@ def test_hold_outs_scale():
     context = study.Context("", None, 2, 1.0)
     names = holdouts.chosen(context, list("abcdefgh"))
     assert names == ["a", holdouts.CAPACITY, *"bc"]
-    assert holdouts.chosen(context._replace(scale=1 / 12), list("abcdefgh")) == names[:3]
+    assert holdouts.chosen(context._replace(scale=1 / 12), list("abcdefgh")) == names[:2]
 
 
 def test_twins_half_the_size(context):
