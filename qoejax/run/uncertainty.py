@@ -189,7 +189,11 @@ def _curve(logits: np.ndarray, label: np.ndarray, bins: int = 10) -> list[list[f
     confidence, right = probability.max(1), probability.argmax(1) == label
     cell = np.minimum((confidence * bins).astype(int), bins - 1)
     own = [cell == i for i in range(bins)]
-    return [[confidence[i].mean(), right[i].mean(), i.sum()] for i in own if i.any()]
+    return [
+        [float(confidence[i].mean()), float(right[i].mean()), float(i.sum())]
+        for i in own
+        if i.any()
+    ]
 
 
 def _named(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -213,7 +217,7 @@ def _attacks(context: Context, name: str) -> list[str]:
     """Those that are left out in turn."""
     spec, _ = load.table(load.builder(name, context.data_dir or None), "test")
     attacks = [label for label in spec.label_names if label != spec.benign]
-    return attacks[: max(2, round(len(attacks) * min(context.scale, 1.0)))]
+    return attacks[: max(1, round(len(attacks) * min(context.scale, 1.0)))]
 
 
 def _unseen(context: Context, name: str, setting: Setting, attack: str) -> dict[str, float]:

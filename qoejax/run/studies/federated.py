@@ -31,8 +31,8 @@ GAPS = {"Dirichlet 1.0": 0.02, "Dirichlet 0.3": 0.05}
 BETTER = 0.80
 CENTRALISED, LOCAL = "centralised", "local_only"
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "fedavg": {},
     "shared_moments": {},
+    "fedavg": {},
     "scaffold": {"optimizer": "sgd", "lr": 0.2, "weight_decay": 0.0},
     "fedper": {},
     "fedbn": {},
@@ -99,7 +99,7 @@ def loss(own: Mapping[str, list[Run]], name: str) -> tuple[float, float]:
 
 def _training(context: Context, partition: str) -> list[str]:
     """Ways of training that are compared in a partition."""
-    names = list(ALGORITHMS)[: max(2, round(context.scale * len(ALGORITHMS)))]
+    names = list(ALGORITHMS)[: max(1, round(context.scale * len(ALGORITHMS)))]
     kept = [name for name in names if partition in ONLY_AT.get(name, (partition,))]
     return [*kept, LOCAL, CENTRALISED]
 

@@ -154,13 +154,13 @@ def test_federated(loss, wins, verdict):
 def test_who_trains_where():
     whole = study.Context("", pathlib.Path(), 5, 1.0)
     both = ["local_only", "centralised"]
-    sites = ["fedavg", "shared_moments", "fedper", "fedbn"]
+    sites = ["shared_moments", "fedavg", "fedper", "fedbn"]
     assert federated._training(whole, federated.SITES) == [*sites, *both]
-    assert federated._training(whole, "Dirichlet 1.0") == ["fedavg", "shared_moments", *both]
+    assert federated._training(whole, "Dirichlet 1.0") == ["shared_moments", "fedavg", *both]
     skewed = federated._training(whole, "Dirichlet 0.1")
-    assert skewed == ["fedavg", "shared_moments", "scaffold", *both]
+    assert skewed == ["shared_moments", "fedavg", "scaffold", *both]
     few = federated._training(whole._replace(scale=0.1), federated.SITES)
-    assert few == ["fedavg", "shared_moments", *both]
+    assert few == ["shared_moments", *both]
 
 
 def test_rivals_that_get_every_seed():
