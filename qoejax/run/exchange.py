@@ -197,7 +197,7 @@ def grid(config: ml_collections.ConfigDict, size: int, clients: int) -> Grid | N
 def session(
     config: ml_collections.ConfigDict, message: Any, count: np.ndarray, who: Members
 ) -> sums.Session:
-    """What masks the updates of a run.
+    """What masks the updates of a run; it is to be closed.
 
     Args:
       config: of the run.
@@ -214,9 +214,9 @@ def session(
     )  # fmt: skip
     noisy = grid(config, trees.count(message), len(count))
     if noisy is not None:
-        return sums.Session(who, rules, noisy, noisy.size + 1)
+        return sums.Session(who, rules, noisy, noisy.size + 1, c.workers)
     return call(
         sums.session, "exchange", who=who, rules=rules, message=message, clip=c.clip,
         heaviest=1.0 if uniform else float(count.max()), clients=config.fed.cohort or len(count),
-        uniform=uniform,
+        uniform=uniform, workers=c.workers,
     )  # fmt: skip

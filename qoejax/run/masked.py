@@ -2,6 +2,7 @@
 
 Agreeing on keys, sharing secrets and making masks go on beside the device's work, since they need
 no input; masks hold 4 N bytes for each client, and are added when the whole cohort is quantised.
+From then on the device waits, so workers sign for several clients at a time.
 
 Clients that the participation model stops half-way leave in the middle of the protocol, at a step
 that depends on the round and the client. Only what comes out of the masks enters the server's step.

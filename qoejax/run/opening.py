@@ -64,7 +64,8 @@ def opened(
             return
         who = parties.find(c, len(count), workdir / "keys", ledger.known, _passphrase(c))
         if c.mode in exchange.MASKED:
-            yield Wire(exchange.session(config, message, count, who), ledger)
+            with contextlib.closing(exchange.session(config, message, count, who)) as masking:
+                yield Wire(masking, ledger)
             return
         with contextlib.closing(_open_exchange(config, who, message)) as made:
             yield Wire(made, ledger)

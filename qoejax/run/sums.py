@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,18 @@ from qoejax import trees
 from qoejax.fed import ring as rings
 from qoejax.fed.discrete import Grid
 from qoejax.fed.masked import Coding
-from qoejax.wire import announce, codec, envelope, kem, keys, manifest, sign, suites
+from qoejax.wire import (
+    announce,
+    codec,
+    envelope,
+    kem,
+    keys,
+    manifest,
+    pool,
+    sign,
+    suites,
+    worker,
+)
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.log import records
 from qoejax.wire.members import Members
@@ -106,10 +117,11 @@ class Session:
     """The state that secure aggregation keeps from round to round: agreements, and the last round.
 
     Epochs end where the round is a multiple of ``Rules.epoch``. A resumed run agrees anew: sums,
-    and so models, do not depend on masks.
+    and so models, do not depend on masks. While the device waits, ``workers`` sign for the clients:
+    processes where the signer holds the interpreter lock, else threads.
     """
 
-    def __init__(self, who: Members, rules: Rules, ring: Coding, length: int):
+    def __init__(self, who: Members, rules: Rules, ring: Coding, length: int, workers: int = 1):
         chosen = envelope.suite(rules.suite, rules.unsafe)
         self._kem = (chosen.kem, suites.kem_provider(chosen, rules.kem_provider))
         kem.self_test(*self._kem)
@@ -127,6 +139,27 @@ class Session:
         self._groups: list[_Group] = []
         self._epoch = self._last = -1
         self._previous = announce.ZERO
+        self._index = {one.id: i for i, one in enumerate(who.clients)}
+        setup = worker.Setup(who.clients, self.spec, rules.signer, rules.unsafe, self._kem[1])
+        self._pool = pool.start(setup, workers, pool.mode_of(rules.signer))
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._pool.close()
+
+    def _sign(
+        self, identity: keys.Identity, message: bytes, context: bytes
+    ) -> Callable[[], tuple[bytes, float]]:
+        """``plan.Signing`` by the workers."""
+        future = self._pool.submit("sign", self._index[identity.id], message, context)
+
+        def wait() -> tuple[bytes, float]:
+            found = future.result()
+            if isinstance(found, worker.Refused):
+                raise EnvelopeError(found.code, found.message)
+            return found
+
+        return wait
 
     def facts(self) -> records.Facts:
         """What a log needs to check everything that is said."""
@@ -209,7 +242,7 @@ class Session:
                 raise one.begun
             inputs = {name: words[i] for name, i in index.items()}
             left = {name: leaves[i] for name, i in index.items() if i in leaves}
-            done = local.finish(one.begun, inputs, left)
+            done = local.finish(one.begun, inputs, left, self._sign)
         except EnvelopeError as error:
             code, staying = str(error.code), set(index.values()) - set(leaves)
             return found._replace(
@@ -329,12 +362,13 @@ def session(
     heaviest: float,
     clients: int,
     uniform: bool = False,
+    workers: int = 1,
 ) -> Session:
-    """The session of a run whose messages look like ``message``.
+    """The session of a run whose messages look like ``message``; it is to be closed.
 
     Raises:
       ValueError: sums do not fit in 32 bits.
     """
     most = -(-clients // rules.groups)
     ring = rings.fit(clip, heaviest, most, uniform)
-    return Session(who, rules, ring, trees.count(message) + 1)
+    return Session(who, rules, ring, trees.count(message) + 1, workers)

@@ -122,8 +122,7 @@ class Exchange:
         known = {} if state is None else self._restore(state)
         self._open: Tally | None = None
         setup = tasks.Setup(self._fleet.ids, spec, signer, unsafe, self._kem_provider)
-        mode = mode or ("processes" if signer == "pqcrypto" else "threads")
-        self._pool = pool.start(setup, workers, mode)
+        self._pool = pool.start(setup, workers, mode or pool.mode_of(signer))
         self._line = Pipeline(self._pool, self._fleet, server.State(known, {}))
 
     def __enter__(self) -> "Exchange":

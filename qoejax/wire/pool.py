@@ -49,6 +49,11 @@ def _future(then: Then | None) -> futures.Future:
     return future
 
 
+def mode_of(signer: str) -> str:
+    """Threads, but for a library that holds the interpreter lock while it signs."""
+    return "processes" if signer == "pqcrypto" else "threads"
+
+
 def start(setup: worker.Setup, workers: int, mode: str) -> Pool:
     """A running pool; ValueError for an unknown mode or fewer than one worker."""
     if mode not in MODES:

@@ -96,6 +96,19 @@ def close(setup: Setup, client: int, header: Header, statement: bytes) -> Sealed
         return Refused(error.code, error.args[0], {})
 
 
+def sign(
+    setup: Setup, client: int, message: bytes, context: bytes
+) -> tuple[bytes, float] | Refused:
+    """One client's signature, and the CPU seconds that went into it."""
+    clock = Clock()
+    try:
+        with clock("sign"):
+            signature = setup.identities[client].sign(message, context)
+    except EnvelopeError as error:
+        return Refused(error.code, error.args[0], clock.seconds)
+    return signature, clock.seconds["sign"]
+
+
 def open_(
     setup: Setup, data: bytes, announce: Announce, secret: bytes, sender_key: bytes
 ) -> tuple[Opened, Exposed, dict[str, float]] | Refused:
@@ -123,6 +136,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "seal": seal,
     "seal_in_session": seal_in_session,
     "close": close,
+    "sign": sign,
     "open": open_,
 }
 

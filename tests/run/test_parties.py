@@ -1,5 +1,6 @@
 """Who takes part, from key files and an authority's registry, and what is refused."""
 
+import contextlib
 import functools
 import logging
 
@@ -140,13 +141,14 @@ def test_a_client_that_the_authority_revokes_or_that_rotates_is_known_by_the_nex
         find(folder, known)
 
 
-def test_masked_rounds_refuse_revoked_members(folder):
+@pytest.mark.parametrize("signer", ["openssl", "pqcrypto"], ids=["threads", "processes"])
+def test_masked_rounds_refuse_revoked_members(folder, signer):
     publish(folder, keys.revoke(keys.register(enrolled(), "openssl"), CLIENTS[1].id), 2)
-    rules = Rules(0, 1, 1, False, 0.0, 0.0, "openssl")
-    session = Session(find(folder), rules, ring.fit(1.0, 1.0, 3), 4)
-    _, told = session.tell(0, b"model", [0, 1, 2])
+    rules = Rules(0, 1, 1, False, 0.0, 0.0, signer)
     words = {i: np.arange(4, dtype=np.uint32) + i for i in range(3)}
-    found = session.sums(session.begin(told, words, {}), words, {})
+    with contextlib.closing(Session(find(folder), rules, ring.fit(1.0, 1.0, 3), 4)) as session:
+        _, told = session.tell(0, b"model", [0, 1, 2])
+        found = session.sums(session.begin(told, words, {}), words, {})
     assert found.counted == {0, 2}
     assert found.refused == {CLIENTS[1].id: "REVOKED"}
     np.testing.assert_array_equal(found.words[0], words[0] + words[2])

@@ -14,15 +14,14 @@ itself, the member stops with an ``EnvelopeError``.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.keys import Identity
 from qoejax.wire.secagg import forms, graph, masks, plan, shamir
 from qoejax.wire.secagg.agreement import Edge, Epoch, enough
 from qoejax.wire.secagg.plan import Plan
@@ -162,14 +161,23 @@ def ready(
     return Masking(state, members, held, refused), total
 
 
-def mask(state: Masking, total: np.ndarray, words: np.ndarray) -> bytes:
-    """The INPUT frame: the input [N] uint32 behind the masks of ``ready``, of which it is made."""
+def mask(
+    state: Masking, total: np.ndarray, words: np.ndarray, make: Callable[..., Any] = plan.signed
+) -> Any:
+    """The INPUT frame: the input [N] uint32 behind the masks of ``ready``, of which it is made.
+
+    Args:
+        state: after ``ready``.
+        total: the masks; changed.
+        words: the input.
+        make: ``make(plan, step, identity, body)`` signs; what it gives is returned.
+    """
     facts = state.sharing.plan
     if words.dtype != masks.WORD or words.shape != (facts.length,):
         raise ValueError(f"an input has {facts.length} words of uint32, got {words.shape}")
     np.add(total, words, out=total)
     body = b"".join((state.sharing.sent, total.data))
-    return plan.signed(facts, plan.INPUT, state.sharing.epoch.me, body)
+    return make(facts, plan.INPUT, state.sharing.epoch.me, body)
 
 
 def _open_box(
@@ -188,9 +196,16 @@ def _open_box(
 
 
 def confirm(
-    state: Masking, survivors: bytes, server: bytes, verifier: str
-) -> tuple[Confirming, bytes]:
+    state: Masking,
+    survivors: bytes,
+    server: bytes,
+    verifier: str,
+    make: Callable[..., Any] = plan.signed,
+) -> tuple[Confirming, Any]:
     """Checks the server's signed survivor set, and says to the neighbours which one it was.
+
+    ``make(plan, step, identity, body)`` signs where the plan asks for evidence; the frame is what
+    it gives.
 
     Raises:
         EnvelopeError: SIGNATURE; EQUIVOCATION if the members are not those that ``mask`` was told,
@@ -214,12 +229,10 @@ def confirm(
     keys = state.sharing.keys
     tags = {peer: _tag(keys[peer], epoch.me.id, told) for peer in keys if peer in present}
     body = forms.pack_tags(hashlib.sha256(told).digest(), tags)
-    make = plan.signed if facts.evidence else _unsigned
-    return Confirming(state, alive, told), make(facts, plan.CONFIRM, epoch.me, body)
-
-
-def _unsigned(facts: Plan, step: plan.Step, me: Identity, body: bytes) -> bytes:
-    return plan.frame(facts, step, me.id, body)
+    sender = epoch.me
+    if not facts.evidence:
+        return Confirming(state, alive, told), plan.frame(facts, plan.CONFIRM, sender.id, body)
+    return Confirming(state, alive, told), make(facts, plan.CONFIRM, sender, body)
 
 
 def _tag(keys: RoundKeys, sender: bytes, told: bytes) -> bytes:

@@ -9,23 +9,17 @@ inputs; ``finish`` adds, sends and opens. Between them are held 4 N bytes for ea
 hundred for each of its neighbours; in ``finish`` a masked input takes the place of the masks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from qoejax.wire import envelope, kem, sign
-from qoejax.wire.clock import Clock
 from qoejax.wire.errors import EnvelopeError
 from qoejax.wire.keys import ID_SIZE, Identity
 from qoejax.wire.secagg import agreement, client, forms, graph, server, shamir
-from qoejax.wire.secagg.plan import Plan, suite_of
-
-STEPS = ("keys", "ciphertexts", "shares", "input", "confirm", "unmask")
-"""What a member sends, in order; one that leaves at a step sends nothing from there on."""
-
-Tamper = Callable[[str, bytes, bytes], bytes]
-"""``(step, sender, frame) -> frame``: what the network, or a bad member, makes of a frame."""
+from qoejax.wire.secagg.attendance import Round, Tamper
+from qoejax.wire.secagg.plan import Plan, Signing, suite_of
 
 
 class Epoch(NamedTuple):
@@ -91,65 +85,7 @@ def upload(
     return total
 
 
-class _Round:
-    """Who is still there, and what has been counted."""
-
-    def __init__(
-        self,
-        me: Identity,
-        facts: Plan,
-        members: Mapping[bytes, Identity],
-        verifier: str,
-        leaves: Mapping[bytes, str],
-        tamper: Tamper | None,
-        trust: agreement.Trust | None,
-        provider: str,
-    ):
-        unknown = set(leaves.values()) - set(STEPS)
-        if unknown:
-            raise ValueError(f"no step {sorted(unknown)[0]!r}: expected one of {', '.join(STEPS)}")
-        self.me, self.facts, self.members, self.verifier = me, facts, members, verifier
-        self.publics = {name: one.public for name, one in members.items()}
-        self.leaves, self.tamper, self.trust, self.provider = leaves, tamper, trust, provider
-        self.refused: dict[bytes, EnvelopeError] = {}
-        self.up = dict.fromkeys(members, 0)
-        self.down = dict.fromkeys(members, 0)
-        self.clock = Clock()
-        self.steps = Clock()
-
-    def there(self, name: bytes, step: str) -> bool:
-        """Whether a member still takes part at a step."""
-        if name in self.refused:
-            return False
-        return STEPS.index(self.leaves.get(name, STEPS[-1])) > STEPS.index(step) or (
-            name not in self.leaves
-        )
-
-    def member(self, name: bytes, step: Callable, *arguments):
-        """A member's work; None where it stops for good."""
-        try:
-            with self.clock(name.hex()), self.steps(step.__name__):
-                return step(*arguments)
-        except EnvelopeError as error:
-            self.refused[name] = error
-            return None
-
-    def server(self, name: bytes, step: Callable, *arguments):
-        """The server's check of a member's frame; None where it refuses, and the member is out."""
-        try:
-            with self.clock(""):
-                return step(*arguments)
-        except EnvelopeError as error:
-            self.refused[name] = error
-            return None
-
-    def sent(self, step: str, name: bytes, frame: bytes, more: int = 0) -> bytes:
-        """The frame as it arrives; ``more`` bytes go with it."""
-        self.up[name] += len(frame) + more
-        return frame if self.tamper is None else self.tamper(step, name, frame)
-
-
-def _agree(rnd: _Round) -> Epoch:
+def _agree(rnd: Round) -> Epoch:
     """Keys and ciphertexts: the first two steps of an epoch's first round."""
     facts, verifier = rnd.facts, rnd.verifier
     joined, frames, keys = {}, {}, {}
@@ -182,7 +118,7 @@ def _agree(rnd: _Round) -> Epoch:
 
 
 def _ciphertexts(
-    rnd: _Round,
+    rnd: Round,
     group: server.Members,
     joined: Mapping[bytes, agreement.Joined],
     frames: Mapping[bytes, bytes],
@@ -215,7 +151,7 @@ def _ciphertexts(
 class Begun(NamedTuple):
     """A round whose members have their masks and wait for their inputs; used up once."""
 
-    round: _Round
+    round: Round
     group: server.Members
     epochs: dict[bytes, agreement.Epoch]
     collected: server.Collected
@@ -261,7 +197,7 @@ def begin(
     Raises:
         EnvelopeError: POLICY if too few are left to go on.
     """
-    rnd = _Round(me, facts, members, verifier, leaves or {}, tamper, trust, provider)
+    rnd = Round(me, facts, members, verifier, leaves or {}, tamper, trust, provider)
     with rnd.clock(""):
         opening = server.open_round(me, facts)
     for name in members:
@@ -275,7 +211,10 @@ def begin(
 
 
 def finish(
-    begun: Begun, inputs: Mapping[bytes, np.ndarray], leaves: Mapping[bytes, str] | None = None
+    begun: Begun,
+    inputs: Mapping[bytes, np.ndarray],
+    leaves: Mapping[bytes, str] | None = None,
+    signing: Signing | None = None,
 ) -> Outcome:
     """The rest of a round: masked inputs, the survivor set, and their sum.
 
@@ -283,6 +222,7 @@ def finish(
         begun: what ``begin`` made of this round.
         inputs: what each would send, [N] uint32.
         leaves: members of whom it turned out since that they leave, and at which step.
+        signing: who signs for the members from here on, beside this thread; they do, without.
 
     Raises:
         EnvelopeError: POLICY if too few are left to go on; SPEC or FORMAT naming a member whose
@@ -291,6 +231,7 @@ def finish(
     rnd, group, epochs, state, ready = begun
     facts = rnd.facts
     rnd.leaves = {**rnd.leaves, **(leaves or {})}
+    rnd.signing = signing
     masking, arrived = _inputs(rnd, state, ready, inputs)
     with rnd.clock(""):
         told, body = server.survivors(rnd.me, facts, state, arrived)
@@ -305,7 +246,7 @@ def finish(
 
 
 def _shares(
-    rnd: _Round, group: server.Members, epochs: dict[bytes, agreement.Epoch]
+    rnd: Round, group: server.Members, epochs: dict[bytes, agreement.Epoch]
 ) -> tuple[server.Collected, dict[bytes, client.Sharing]]:
     sharing, frames = {}, {}
     for name in list(epochs):
@@ -323,7 +264,7 @@ def _shares(
 
 
 def _ready(
-    rnd: _Round, state: server.Collected, sharing: Mapping[bytes, client.Sharing]
+    rnd: Round, state: server.Collected, sharing: Mapping[bytes, client.Sharing]
 ) -> dict[bytes, tuple[client.Masking, np.ndarray]]:
     ready = {}
     for name in sharing:
@@ -339,17 +280,21 @@ def _ready(
 
 
 def _inputs(
-    rnd: _Round,
+    rnd: Round,
     state: server.Collected,
     ready: dict[bytes, tuple[client.Masking, np.ndarray]],
     inputs: Mapping[bytes, np.ndarray],
 ) -> tuple[dict[bytes, client.Masking], dict[bytes, np.ndarray]]:
-    masking, arrived = {}, {}
+    masking, frames, arrived = {}, {}, {}
     for name in list(ready):
         after, total = ready.pop(name)  # its masks are used up
         if not rnd.there(name, "input"):
             continue
-        frame = rnd.member(name, client.mask, after, total, inputs[name])
+        frame = rnd.member(name, client.mask, after, total, inputs[name], rnd.make)
+        if frame is not None:
+            masking[name], frames[name] = after, frame
+    for name in list(frames):
+        frame = rnd.made(name, client.mask, frames.pop(name))
         if frame is None:
             continue
         frame = rnd.sent("input", name, frame)
@@ -357,12 +302,12 @@ def _inputs(
             name, server.masked, rnd.facts, state, name, frame, rnd.publics[name], rnd.verifier
         )
         if vector is not None:
-            masking[name], arrived[name] = after, vector
-    return masking, arrived
+            arrived[name] = vector
+    return {name: masking[name] for name in arrived}, arrived
 
 
 def _unmask(
-    rnd: _Round,
+    rnd: Round,
     state: server.Collected,
     masking: Mapping[bytes, client.Masking],
     alive: set[bytes],
@@ -370,15 +315,20 @@ def _unmask(
     body: bytes,
 ) -> tuple[dict[bytes, dict], dict[bytes, bytes]]:
     """Confirmations, then shares; by sender."""
-    confirming, tags, confirmed = {}, {}, {}
+    confirming, frames, tags, confirmed = {}, {}, {}, {}
     for name in masking:
         rnd.down[name] += len(told)
         if not rnd.there(name, "confirm"):
             continue
-        made = rnd.member(name, client.confirm, masking[name], told, rnd.me.public, rnd.verifier)
-        if made is None:
+        made = rnd.member(
+            name, client.confirm, masking[name], told, rnd.me.public, rnd.verifier, rnd.make
+        )
+        if made is not None:
+            confirming[name], frames[name] = made
+    for name, waiting in frames.items():
+        frame = rnd.made(name, client.confirm, waiting)
+        if frame is None:
             continue
-        confirming[name], frame = made
         frame = rnd.sent("confirm", name, frame)
         found = rnd.server(
             name, server.confirmation, rnd.facts, body, name, frame, rnd.publics[name], rnd.verifier

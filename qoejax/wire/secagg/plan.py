@@ -10,6 +10,7 @@ sender.
 
 import functools
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from qoejax.wire import cbor, envelope, kem, sign, suites
@@ -162,6 +163,25 @@ def signed(plan: Plan, step: Step, identity: Identity, body: bytes) -> bytes:
     """A frame with the sender's signature."""
     header = _header(plan, step, identity.id, len(body))
     return b"".join((header, body, identity.sign(_name(header, body), CONTEXT)))
+
+
+Signing = Callable[[Identity, bytes, bytes], Callable[[], tuple[bytes, float]]]
+"""``begin(identity, message, context) -> wait``, ``wait() -> (signature, CPU seconds)``; the second
+raises EnvelopeError where there is none."""
+
+
+def signing(
+    begin: Signing, plan: Plan, step: Step, identity: Identity, body: bytes
+) -> Callable[[], tuple[bytes, float]]:
+    """Like ``signed``, but others sign meanwhile: ``wait() -> (frame, their CPU seconds)``."""
+    header = _header(plan, step, identity.id, len(body))
+    wait = begin(identity, _name(header, body), CONTEXT)
+
+    def frame() -> tuple[bytes, float]:
+        signature, seconds = wait()
+        return b"".join((header, body, signature)), seconds
+
+    return frame
 
 
 def suite_of(number: int) -> Suite:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qoejax.wire import kem
 from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.secagg import agreement, client, forms, graph, local, plan, server
+from qoejax.wire.secagg import agreement, attendance, client, forms, graph, plan, server
 from qoejax.wire.secret import Secret
 from tests.wire.secagg import scene
 
@@ -602,10 +602,10 @@ def test_altered_frames_are_refused_and_nothing_else_is_raised(step, data):
         assert not (taken and one.signed and text != one.genuine)
 
 
-@pytest.mark.parametrize("step", local.STEPS)
+@pytest.mark.parametrize("step", attendance.STEPS)
 def test_any_changed_frame_costs_its_sender_at_most(step):
     """Bits flipped all over the frames of one member: its word is lost, or the sum is exact."""
-    rng = np.random.default_rng(local.STEPS.index(step))
+    rng = np.random.default_rng(attendance.STEPS.index(step))
     for _ in range(2):
 
         def flip(at, name, frame):

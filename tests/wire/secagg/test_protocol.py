@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qoejax.wire import keys, suites
 from qoejax.wire.errors import Code, EnvelopeError
-from qoejax.wire.secagg import agreement, client, forms, graph, local, masks, plan
+from qoejax.wire.secagg import agreement, attendance, client, forms, graph, local, masks, plan
 from tests.wire import helpers
 from tests.wire.secagg import scene
 
@@ -22,7 +22,9 @@ def rounds(draw):
     degree = draw(st.sampled_from([k for k in range(2, n) if graph.valid(n, k)]))
     threshold = draw(st.integers(degree // 2 + 1 + degree % 2, degree + 1))
     threshold = max(2, threshold if 2 * threshold > degree + 1 else threshold + 1)
-    leaving = draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from(local.STEPS), max_size=n))
+    leaving = draw(
+        st.dictionaries(st.integers(0, n - 1), st.sampled_from(attendance.STEPS), max_size=n)
+    )
     return n, degree, min(threshold, degree + 1), leaving
 
 
@@ -51,7 +53,39 @@ def test_the_sum_is_exact_or_the_round_fails_as_a_whole(drawn):
 
 
 @pytest.mark.parametrize("evidence", [0, 1])
-@pytest.mark.parametrize("step", local.STEPS)
+def test_others_may_sign_for_the_members(evidence):
+    """Inputs and evidence are signed beside, in any order; who gets no signature is out."""
+    facts = scene.make_plan(7, 5, evidence=evidence)
+    group = scene.members(8)
+    vectors, begun, asked = scene.inputs(group), [], []
+    failing = next(iter(group))
+
+    def signing(identity, message, context):
+        asked.append(identity.id)
+
+        def wait():
+            begun.append(len(asked))
+            if identity.id == failing:
+                raise EnvelopeError(Code.SIGN_EXHAUSTED, "no signature today")
+            return identity.sign(message, context), 100.0
+
+        return wait
+
+    opened = local.begin(scene.server(), facts, group)
+    done = local.finish(opened, vectors, signing=signing)
+    assert set(asked[:8]) == set(group)
+    assert begun[0] == 8  # all were asked for before the first was waited for
+    assert len(asked) == (15 if evidence else 8)
+    assert done.refused[failing].code is Code.SIGN_EXHAUSTED
+    assert set(done.survivors) == set(group) - {failing}
+    np.testing.assert_array_equal(done.total, scene.plain(vectors, done.survivors))
+    each = 200.0 if evidence else 100.0
+    assert all(each < done.seconds[name] < each + 50 for name in done.survivors)
+    assert done.steps["mask"] > 700
+
+
+@pytest.mark.parametrize("evidence", [0, 1])
+@pytest.mark.parametrize("step", attendance.STEPS)
 def test_two_of_eight_leave_at_any_step(step, evidence):
     names = list(scene.members(8))
     facts = scene.make_plan(7, 5, evidence=evidence)
@@ -64,7 +98,7 @@ def test_two_of_eight_leave_at_any_step(step, evidence):
 
 def test_a_sparse_graph_survives_members_that_leave_at_every_step():
     names = list(scene.members(24))
-    leaves = {names[4 * i]: step for i, step in enumerate(local.STEPS)}
+    leaves = {names[4 * i]: step for i, step in enumerate(attendance.STEPS)}
     vectors, done = scene.run(scene.make_plan(12, 7), 24, leaves=leaves)
     assert len(done.survivors) == 24 - 4
     np.testing.assert_array_equal(done.total, scene.plain(vectors, done.survivors))
@@ -72,7 +106,7 @@ def test_a_sparse_graph_survives_members_that_leave_at_every_step():
 
 def test_too_many_leave_and_nothing_is_opened():
     names = list(scene.members(6))
-    for step in local.STEPS:
+    for step in attendance.STEPS:
         with pytest.raises(EnvelopeError) as caught:
             scene.run(scene.make_plan(5, 4), 6, leaves=dict.fromkeys(names[:3], step))
         assert caught.value.code is Code.POLICY
