@@ -2,11 +2,12 @@
 
     python -m experiments.bench.federated --data_dir=runs/data
     python -m experiments.bench.federated --data_dir=runs/data --partition="Dirichlet 0.1" \
-        --algorithms=shared_moments --client='{"lr": 0.002}' --client='{"lr": 0.005}'
+        --algorithms=shared_moments --change='{"client.lr": 0.002}' \
+        --change='{"loss.mos_loss": "rps"}'
 
 Of every site's episodes of the training split of the simulated rows each fifth is set aside, before
 rows are shared among clients; macro-F1 is of these. Each line is one way of training of the claim's
-study (``run.studies.federated``), some keys of ``config.client`` changed.
+study (``run.studies.federated``), some keys of its config changed.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from experiments.bench import common
 _DATA = flags.DEFINE_string("data_dir", None, "Where prepared datasets live.", required=True)
 _PARTITION = flags.DEFINE_string("partition", "Dirichlet 0.3", "A name of PARTITIONS.")
 _ALGORITHMS = flags.DEFINE_list("algorithms", ["fedavg", "shared_moments"], "Names.")
-_CLIENT = flags.DEFINE_multi_string("client", ["{}"], "JSON: keys of config.client to change.")
+_CHANGE = flags.DEFINE_multi_string("change", ["{}"], 'JSON: {"section.key": value, ...}.')
 _ROUNDS = flags.DEFINE_integer("rounds", 0, "Rounds; 0: as many as the study has.")
 
 EACH = 5
@@ -40,9 +41,11 @@ def main() -> None:
     configs = {fits.SIMULATED: quickstart.get_config("centralised")}
     folder = pathlib.Path()  # nothing is kept
     context = study.Context(_DATA.value, folder, 1, 1.0, configs)
-    for algorithm, text in itertools.product(_ALGORITHMS.value, _CLIENT.value):
+    for algorithm, text in itertools.product(_ALGORITHMS.value, _CHANGE.value):
         c, changed = federated.settings(context, _PARTITION.value, algorithm), json.loads(text)
-        c.client.update(changed)
+        for key, value in changed.items():
+            section, name = key.split(".")
+            c[section][name] = value
         c.fed.rounds = _ROUNDS.value or c.fed.rounds
         build.check(c)
         data = federated.set_aside(build.data(c), EACH)
@@ -54,7 +57,7 @@ def main() -> None:
         common.emit(
             {
                 "bench": "federated", "partition": _PARTITION.value, "algorithm": algorithm,
-                "client": changed, "rounds": c.fed.rounds, "examples": len(label),
+                "change": changed, "rounds": c.fed.rounds, "examples": len(label),
                 "macro_f1": f1, "seconds": time.perf_counter() - start,
             }
         )  # fmt: skip

@@ -52,7 +52,9 @@ CLIENT = {
 }  # fmt: skip
 """How clients train. Small batches: with 20 clients a step sees as many rows as in one place."""
 
-MODEL = {"net": "qoenet", "width": 32, "depth": 1, "heads": 4, "mlp": 64, "hidden": 64}
+MODEL = {
+    "net": "qoenet", "width": 32, "depth": 1, "heads": 4, "mlp": 64, "hidden": 64, "shortcut": True,
+}  # fmt: skip
 CLIENTS, ROUNDS, SEEDS = 20, 100, 1
 ALONE = 0.5
 """Part of ``ROUNDS`` after which clients on their own stop: they soon learn few rows by heart."""
