@@ -50,6 +50,20 @@ def test_every_contender_is_judged_by_its_own_tasks(config, twin):
     assert all(f"| {name} |" in page for name in names)
 
 
+@pytest.mark.parametrize(("settings", "drawn"), [({}, False), ({"subsample": 0.6}, True)])
+def test_boosting_draws_at_random_only_where_it_samples(problem, settings, drawn):
+    """So that one fit may stand for all seeds (``Contender.seeded``)."""
+    task, rows = problem
+    boosting = baselines.CONTENDERS["lightgbm"]
+    one, other = (
+        boosting.fit(task, settings | {"n_estimators": 5, "min_child_samples": 3}, seed)(rows)
+        for seed in (0, 1)
+    )
+    assert boosting.seeded(settings) == drawn
+    assert np.array_equal(one.probability, other.probability) != drawn
+    assert baselines.CONTENDERS["random_forest"].seeded({})
+
+
 @pytest.mark.slow
 def test_trees_learn(config, twin):
     names = ["random_forest", "histogram_boosting"]
