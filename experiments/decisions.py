@@ -16,7 +16,9 @@ from experiments import cli
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
 _SCALE = flags.DEFINE_float("scale", 1.0, "Work against that of the published table.", 0.0)
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Fits of the nets, at most 3; a smaller scale has fewer.", 1, 3)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "Fits of the nets, at most 3; a smaller scale has fewer.", 1, 3
+)
 
 
 def main() -> dict[str, Any]:
