@@ -309,7 +309,7 @@ def study(context: studies.Context) -> studies.Outcome:
     grid.
     """
     work = sizes(context.scale)
-    seeds = range(max(1, round(min(1.0, context.scale) * min(context.seeds, MOST_SEEDS))))
+    seeds = range(studies.seeds_of(context, MOST_SEEDS))
     played = blurs(context.scale)
     studies.side_by_side(context, run_seed, [(seed, work) for seed in seeds])
     runs = [run_seed(context, seed, work) for seed in seeds]

@@ -24,7 +24,7 @@ from qoejax.objectives import onset
 from qoejax.run import build, plots
 from qoejax.run.baselines import CONTENDERS
 from qoejax.run.studies import fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, side_by_side
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, seeds_of
 from qoejax.simulate import episodes
 from qoejax.types import Examples
 
@@ -32,15 +32,15 @@ DATASET = "simulated_iot/small"
 RATE = 1e-3
 """Share of benign windows that may be alarms."""
 
-HYBRID, BOOSTING, CUSUM = "hybrid", "boosting", "CUSUM on rate"
-LEARNED = {HYBRID: "qoenet", "LSTM": "lstm", BOOSTING: "lightgbm"}
+HYBRID, CUSUM = "hybrid", "CUSUM on rate"
+LEARNED = {HYBRID: "qoenet", "LSTM": "lstm", "boosting": "lightgbm"}
 """Contenders of ``run.baselines``, each as it is there before any tuning."""
 
 DRIFTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of CUSUM, in standard deviations; the one that is soonest on the tuning episodes is taken."""
 
 SEEDS = 2
-"""Of nets, at most."""
+"""Of what draws at random, at most."""
 
 HISTORY, TUNING, BENIGN, TEST = 10_000, 20_000, 30_000, 40_000
 """First episode's number of each kind at every site: the data set has none above 200."""
@@ -195,23 +195,22 @@ def study(context: Context) -> Outcome:
 
     ``context.configs`` must say how the hybrid is trained on ``DATASET``.
     """
-    several = max(1, round(min(1.0, context.scale) * min(SEEDS, context.seeds)))
-    # As they are, trees and CUSUM draw nothing at random.
-    seeds = dict.fromkeys(LEARNED, several) | {BOOSTING: 1, CUSUM: 1}
+    task, several = fits.task(context, DATASET), seeds_of(context, SEEDS)
+    seeds = {n: several if CONTENDERS[c].seeded({}) else 1 for n, c in LEARNED.items()}
+    seeds |= {CUSUM: 1}
     jobs = [(name, seed) for seed in range(several) for name, n in seeds.items() if seed < n]
-    side_by_side(context, detected, jobs)
+    fits.side_by_side(context, task, detected, jobs)
     results: dict[str, dict[str, np.ndarray]] = {}
     for name, count in seeds.items():
-        each = [detected(context, name, seed) for seed in range(count)]
+        each = [detected(context, task, name, seed) for seed in range(count)]
         results[name] = {k: np.array([r[k] for r in each]) for k in ("delay", "found", "rate")}
     said, reason = verdict(results)
     plots.save(curves(results), context.folder / "early.png")
     return Outcome(said, reason, [_row(*item) for item in results.items()], ("early.png",))
 
 
-def detected(context: Context, name: str, seed: int) -> dict[str, Any]:
+def detected(context: Context, task: fits.Task, name: str, seed: int) -> dict[str, Any]:
     """What ``judge`` says of a detector, kept."""
-    task = fits.task(context, DATASET)
     sizes = _sizes(context.scale)
     work = {"detector": name, "seed": seed, "sizes": list(sizes.values()), "rate": RATE,
             "config": build.plain_config(task.config)}  # fmt: skip

@@ -79,6 +79,11 @@ def kept(folder: pathlib.Path, work: Mapping[str, Any]) -> pathlib.Path:
     return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
+def seeds_of(context: Context, most: int) -> int:
+    """Fits of each thing in a study that makes at most so many: one or more, as the scale pays."""
+    return max(1, round(min(1.0, context.scale) * min(context.seeds, most)))
+
+
 def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
     """``compute()``, or what it returned when this ``work`` was done before.
 

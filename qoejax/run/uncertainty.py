@@ -25,7 +25,7 @@ from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import conformal, metrics, unknown
 from qoejax.run import baselines, build, calibrate, estimators, evaluate, model, plots
 from qoejax.run.studies import fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, seeds_of, side_by_side
 
 ALPHA = 0.1
 LEVEL = 0.01
@@ -70,7 +70,7 @@ def study(context: Context) -> Outcome:
     for name, setting in DATASETS.items():
         if name not in context.configs or not _there(name, context.data_dir):
             continue
-        seeds, attacks = range(_seeds(context)), _attacks(context, name)
+        seeds, attacks = range(seeds_of(context, SEEDS)), _attacks(context, name)
         side_by_side(context, _coverage, [(name, setting, seed) for seed in seeds])
         found = [_coverage(context, name, setting, seed) for seed in seeds]
         side_by_side(context, _unseen, [(name, setting, attack) for attack in attacks])
@@ -115,10 +115,6 @@ def _there(name: str, data_dir: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def _seeds(context: Context) -> int:
-    return max(1, round(min(context.seeds, SEEDS) * min(context.scale, 1.0)))
 
 
 def _config(

@@ -129,12 +129,11 @@ def test_separate_nets_have_as_many_parameters_together_as_the_joint_one():
 def test_the_whole_loop_runs_and_knows_its_order(monkeypatch):
     """Small, but with everything: nets learn, tuning tunes, the oracle is best."""
     monkeypatch.setattr(decisions, "PREVALENCES", (0.2,))
-    monkeypatch.setattr(decisions, "DAMAGES", (2.0,))
+    monkeypatch.setattr(decisions, "DAMAGES", (2.0, 10.0))
     found = decisions.run_blur(decisions.learn(0, decisions.Sizes(400, 400, 24)), 0.5, 24)
     utility = {name: np.mean(u[0][0]) for name, u in found["utility"].items()}
     assert utility["oracle"] == max(utility.values())
     assert utility["allow"] < min(utility["ids"], utility["joint"], utility["separate_product"])
     assert found["auc"]["joint"] > 0.9
     assert found["rmse"]["joint"] < 0.7 * found["rmse"]["spread"]
-    admitted = {name: each[0][0] for name, each in found["attack_s"].items()}
-    assert admitted["oracle"] < 0.1 * admitted["allow"]
+    assert found["attack_s"]["oracle"][0][0] == 0

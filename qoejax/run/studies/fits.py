@@ -8,7 +8,7 @@ import io
 import logging
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -196,20 +196,27 @@ def ahead(
     """
     folder = context.folder.parent / "fits"
     jobs = {
-        study.kept(folder, _fit(task, name, own, settings)): (said, (name, own, settings))
+        study.kept(folder, _fit(task, name, own, settings)): (name, own, settings)
         for seed in range(max(seeds for _, seeds, _ in wanted))
         for name, seeds, settings in wanted
         for own in [_that_matters(name, seed, settings)]
         if seed < seeds
     }
     missing = [job for path, job in jobs.items() if not path.exists()]
-    study.side_by_side(context, _again, [(task.name, dict(task.sections), *m) for m in missing])
+    side_by_side(context, task, said, missing)
 
 
 def tuned_ahead(context: study.Context, task: Task, names: Sequence[str], trials: int) -> None:
     """``tuned`` of each, side by side."""
-    jobs = [(task.name, dict(task.sections), tuned, (name, trials)) for name in names]
-    study.side_by_side(context, _again, jobs)
+    side_by_side(context, task, tuned, [(name, trials) for name in names])
+
+
+def side_by_side(
+    context: study.Context, task: Task, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]
+) -> None:
+    """``study.side_by_side`` of ``work(context, task, *job)``; a process reads a task once."""
+    own = [(task.name, dict(task.sections), work, job) for job in jobs]
+    study.side_by_side(context, _again, own)
 
 
 _LATEST: dict[str, Task] = {}

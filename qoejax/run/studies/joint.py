@@ -63,9 +63,9 @@ def study(context: Context) -> Outcome:
     context = context._replace(seeds=min(SEEDS, context.seeds))
     task = fits.task(context, fits.SIMULATED)
     ahead = fits.services(task.data.spec)
-    sizes: dict[str, dict[str, Any]] = {"twins half its size": half(task)}
-    if context.scale >= WHOLE:
-        sizes = {"twins of its size": {}, **sizes}
+    sizes: dict[str, dict[str, Any]] = {"twins of its size": {}, "twins half its size": half(task)}
+    if context.scale < WHOLE:
+        del sizes["twins of its size"]
     twins = [(f"qoenet_{own}_only", size) for size in sizes.values() for own in OTHER]
     fits.ahead(context, task, [(n, context.seeds, size) for n, size in (("qoenet", {}), *twins)])
     ours = fits.all_seeds(context, task, "qoenet")

@@ -53,7 +53,7 @@ def network(
 ) -> Callable[[Any], Any]:
     """``features [B,T,F] -> outputs`` of a hybrid of any parameters; ``shape`` is [T,F]."""
     net = NETS["qoenet"](classes=classes, services=services, **sizes)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), float))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), "f4"))
     rng = np.random.default_rng(0)  # to compile ``init`` would take longer than what is timed
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes)
     return lambda x: net.apply(params, x)
