@@ -43,9 +43,7 @@ def main() -> None:
     context = study.Context(_DATA.value, folder, 1, 1.0, configs)
     for algorithm, text in itertools.product(_ALGORITHMS.value, _CHANGE.value):
         c, changed = federated.settings(context, _PARTITION.value, algorithm), json.loads(text)
-        for key, value in changed.items():
-            section, name = key.split(".")
-            c[section][name] = value
+        c.update_from_flattened_dict(changed)
         c.fed.rounds = _ROUNDS.value or c.fed.rounds
         build.check(c)
         data = federated.set_aside(build.data(c), EACH)

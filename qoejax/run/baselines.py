@@ -79,9 +79,7 @@ def _fit_net(
     config = build.from_plain(build.plain_config(problem.config))
     own = dict(config.model) if config.model.net == model["net"] else {}
     config.model = {**own, **model}
-    for key, value in settings.items():
-        section, name = key.split(".")
-        config[section][name] = value
+    config.update_from_flattened_dict(settings)
     if half:
         config.model.update(narrow(dict(config.model)))
     rows = problem.rows._replace(x=problem.rows.x[:, -records:])  # -0 is the first: all

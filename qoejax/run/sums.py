@@ -156,7 +156,7 @@ class Session:
         def wait() -> tuple[bytes, float]:
             found = future.result()
             if isinstance(found, worker.Refused):
-                raise EnvelopeError(found.code, found.message)
+                raise found.error()
             return found
 
         return wait

@@ -106,9 +106,7 @@ def config_of(config: ml_collections.ConfigDict, member: Member) -> ml_collectio
     own = ml_collections.ConfigDict(config.to_dict())
     own.data.seed = tables.seed(config)
     own.seed = member.seed
-    for key, value in member.values.items():
-        section, _, name = key.partition(".")
-        own[section][name] = value
+    own.update_from_flattened_dict(member.values)
     return own.lock()
 
 

@@ -65,7 +65,7 @@ class Pipeline:
             try:
                 made = future.result()
                 if isinstance(made, tasks.Refused):
-                    raise EnvelopeError(made.code, made.message)
+                    raise made.error()
                 slots[index] = self._closed(
                     made, common, self._fleet.ids[index].id, registry, verifier
                 )
@@ -103,7 +103,7 @@ class Pipeline:
             with self.changed:
                 if isinstance(result, tasks.Refused):
                     rnd.clock.add(result.seconds)
-                    raise EnvelopeError(result.code, result.message)
+                    raise result.error()
                 done = step(rnd, index, *result)
         except EnvelopeError as error:
             rnd.rejected[index] = error

@@ -39,6 +39,10 @@ class Refused(NamedTuple):
     message: str
     seconds: dict[str, float]
 
+    def error(self) -> EnvelopeError:
+        """The error again."""
+        return EnvelopeError(self.code, self.message)
+
 
 Exposed = tuple[bytes, bytes] | None
 """An envelope's exports (reply, session), readable: no ``Secret`` travels between processes."""

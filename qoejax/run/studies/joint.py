@@ -111,8 +111,7 @@ def half(task: Task) -> dict[str, int]:
 def _parameters(task: Task, sizes: Mapping[str, int], own: str) -> int:
     """Parameters of the hybrid at these sizes, without the head that is not its ``own`` task's."""
     config = build.from_plain(build.plain_config(task.config))
-    for key, value in sizes.items():
-        config.model[key.partition(".")[2]] = value
+    config.update_from_flattened_dict(sizes)
     counts = np.bincount(task.data.train.label, minlength=len(task.data.spec.label_names))
     objective = build.objective(config, task.data.spec, counts)
     x = jax.ShapeDtypeStruct((1, *task.data.train.x.shape[1:]), np.float32)
