@@ -1,6 +1,5 @@
 """What a net is: two pure functions. JAX."""
 
-import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +12,9 @@ from qoejax.types import Params
 
 Outputs = dict[str, Array]
 """``{"logits": f32[B,C], "mos": f32[B,Q,M]}``: class logits, and logits of M ordinal MOS bins."""
+
+
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 class Apply(Protocol):
@@ -60,13 +62,16 @@ def from_module(module: nn.Module) -> Net:
         The net. Its outputs are float32 whatever the module computes in.
     """
 
-    # Compiled as one: op by op, a first init spends seconds compiling each of them.
-    @functools.partial(jax.jit, static_argnums=1)
-    def fresh(key: Array, shape: tuple[int, ...]) -> Params:
+    def drawn(key: Array, shape: tuple[int, ...]) -> Params:
         return module.init({"params": key}, jnp.zeros(shape, jnp.float32), train=False)["params"]
 
+    # Compiled as one: op by op, a first init spends seconds compiling each of them. It runs once,
+    # so it is not worth the time that optimising it takes, three times as much as the rest.
+    fresh = jax.jit(drawn, static_argnums=1, compiler_options=UNOPTIMISED)
+
     def init(key: Array, x: Float[Array, "B T F"]) -> Params:
-        return fresh(key, (1, *x.shape[1:]))
+        inside = isinstance(key, jax.core.Tracer)  # of a program, which has options of its own
+        return (drawn if inside else fresh)(key, (1, *x.shape[1:]))
 
     def apply(params: Params, x: Float[Array, "B T F"], *, key: Array | None = None) -> Outputs:
         rngs = {} if key is None else {"dropout": key}

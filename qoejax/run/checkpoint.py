@@ -87,6 +87,11 @@ class Checkpoints:
         except Exception as e:  # whatever a damaged file makes orbax raise
             return None, _fault(e)
 
+    def params(self, step: int) -> Any:
+        """Parameters of ``step`` as NumPy, unverified, on whatever devices they were saved from."""
+        tree: Any = self._orbax.metadata(step).metadata
+        return self._orbax.load(step, jax.tree.map(_on_host, tree))["params"]
+
     def _stored(self, step: int) -> list[tuple[str, Any]]:
         tree: Any = self._orbax.metadata(step).metadata
         return trees.named_leaves(tree)
@@ -113,6 +118,10 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return np.zeros(np.shape(leaf), np.asarray(leaf).dtype)
+
+
+def _on_host(stored: Any) -> np.ndarray:
+    return np.zeros(stored.shape, stored.dtype)
 
 
 def _set_aside(folder: pathlib.Path, step: int) -> None:

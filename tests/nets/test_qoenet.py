@@ -33,6 +33,13 @@ def test_known_parameter_counts():
     assert size(qoenet(classes=10, services=1), 1, 8, 46) == 212_251
 
 
+def test_init_is_the_same_within_a_program():
+    net, key, x = qoenet(classes=3, services=1, **TINY), jax.random.key(3), jnp.zeros((1, 2, 7))
+    alone, within = net.init(key, x), jax.jit(net.init)(key, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, within)
+    jax.tree.map(np.testing.assert_array_equal, alone, net.init(key, jnp.ones((5, 2, 7))))
+
+
 @pytest.mark.parametrize(("embed", "pool"), list(itertools.product(EMBEDDINGS, POOLS)))
 def test_every_choice_builds(embed, pool):
     net = qoenet(

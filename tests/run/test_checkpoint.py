@@ -50,6 +50,14 @@ def test_empty_folder_has_none(tmp_path):
     assert restore(tmp_path) is None
 
 
+def test_parameters_of_any_kept_step_are_read_alone(saved):
+    with contextlib.closing(Checkpoints(saved, keep=3)) as c:
+        for step in (2, 4):
+            found = c.params(step)
+            jax.tree.map(np.testing.assert_array_equal, found, state_of(step)["params"])
+            assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
 def test_a_flipped_bit_is_found_and_set_aside(saved):
     damage(saved / "4")
     step, state = restore(saved)

@@ -1,19 +1,25 @@
 """The same rounds in the clear, sealed and signed, and as masked sums: what protection costs."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from qoejax.fed import ring
 from qoejax.run import build, cache, files, plots, train
+from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.studies import draw, fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
 from qoejax.run.writer import read_rows
 
 ROUNDS = 8
+STEPS = {"pqc": None, "secagg": 1}
+"""Rounds after which parameters are compared, None for all: rounding of sums grows chaotically."""
+
 LIMIT = 0.10
 """Of a round's time, in which nothing but protection goes on."""
 
@@ -43,20 +49,15 @@ def judge(found: dict[str, Cost], plain: float) -> tuple[str, str]:
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     rounds = max(3, round(context.scale * ROUNDS))
-    side_by_side(context, _run, [(mode, 1) for mode in ("none", "secagg")])
-    plain = _run(context, "none", rounds)
-    after_one = {mode: _run(context, mode, 1) for mode in ("none", "secagg")}
-    runs = {"none": plain, "pqc": _run(context, "pqc", rounds),
-            "secagg": _run(context, "secagg", rounds)}  # fmt: skip
-    equal = _difference(runs["pqc"], plain)
-    masked = _difference(after_one["secagg"], after_one["none"])
-    slower = {mode: run["seconds"] / plain["seconds"] for mode, run in runs.items()}
+    runs = {mode: _run(context, mode, rounds) for mode in ("none", *STEPS)}
+    plain = runs["none"]
     found = {
-        "pqc": Cost(equal, 0.0, runs["pqc"]["share"], runs["pqc"]["macro_f1"], slower["pqc"]),
-        "secagg": Cost(
-            masked, after_one["secagg"]["bound"], runs["secagg"]["share"],
-            runs["secagg"]["macro_f1"], slower["secagg"],
-        ),
+        mode: Cost(
+            _difference(context, mode, rounds if step is None else step, rounds),
+            runs[mode]["bound"], runs[mode]["share"], runs[mode]["macro_f1"],
+            runs[mode]["seconds"] / plain["seconds"],
+        )
+        for mode, step in STEPS.items()
     }  # fmt: skip
     rows = [
         {
@@ -72,10 +73,21 @@ def study(context: Context) -> Outcome:
     return Outcome(*judge(found, plain["macro_f1"]), rows, ["protection.png"])
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Largest absolute difference of the parameters of two runs."""
-    with np.load(one["params"]) as a, np.load(other["params"]) as b:
-        return max(float(np.abs(a[k].astype(float) - b[k]).max()) for k in a.files)
+def _difference(context: Context, mode: str, step: int, rounds: int) -> float:
+    """Largest absolute difference of the parameters after ``step`` rounds to those in the clear."""
+    one, other = (_params(_workdir(context, m, rounds), step, rounds) for m in (mode, "none"))
+    gaps = jax.tree.map(lambda a, b: np.abs(a.astype(float) - b).max(), one, other)
+    return float(max(jax.tree.leaves(gaps)))
+
+
+def _params(workdir: pathlib.Path, step: int, rounds: int) -> Any:
+    """Parameters of a run after ``step`` of its rounds."""
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", rounds)) as kept:
+        return kept.params(step)
+
+
+def _workdir(context: Context, mode: str, rounds: int) -> pathlib.Path:
+    return context.folder / f"{mode}-{rounds}-{context.scale:g}"
 
 
 def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
@@ -84,11 +96,12 @@ def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
     c.fed.update(algorithm="fedavg", rounds=rounds)
     c.client.schedule = "constant"
     c.exchange.mode = mode
-    c.evaluation.every = c.checkpoint.every = rounds
+    c.evaluation.every = rounds
+    c.checkpoint.update(every=1, keep=rounds)  # not counted in a round's seconds
     c.perf.rounds_per_dispatch = 1  # as the wire has it
     plain = build.plain_config(c)
     work = {"exchange": mode, "rounds": rounds, "config": plain}
-    workdir = context.folder / f"{mode}-{rounds}-{context.scale:g}"
+    workdir = _workdir(context, mode, rounds)
 
     def compute() -> dict[str, Any]:
         spawn = multiprocessing.get_context("spawn")
@@ -96,7 +109,7 @@ def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
         with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=begin) as pool:
             return pool.submit(_train, plain, str(workdir)).result()
 
-    return once(context.folder, work, compute) | {"params": workdir / "model" / "params.npz"}
+    return once(context.folder, work, compute)
 
 
 def _train(plain: dict[str, Any], workdir: str) -> dict[str, Any]:
@@ -115,7 +128,7 @@ def _train(plain: dict[str, Any], workdir: str) -> dict[str, Any]:
         "share": float(np.median([w["share"] for w in wired])) if wired else 0.0,
         "bytes_up": float(np.median([w["client"]["bytes_up"] for w in wired])) if wired
         else float(rows[0]["update_bytes"]),
-        "bound": _bound(config, count, where, clipped),
+        "bound": _bound(config, count, where, clipped) if config.exchange.mode == "secagg" else 0.0,
     }  # fmt: skip
 
 
@@ -128,6 +141,6 @@ def _bound(config: Any, count: list[int], workdir: pathlib.Path, clipped: int) -
         return 0.0
     heaviest, total = float(max(count)), float(sum(count))
     fitted = ring.fit(config.exchange.clip, heaviest, len(count))
-    with np.load(workdir / "model" / "params.npz") as params:
-        largest = max(float(np.abs(params[k]).max()) for k in params.files)
+    params = jax.tree.leaves(_params(workdir, 1, config.fed.rounds))
+    largest = max(float(np.abs(leaf).max()) for leaf in params)
     return ring.error(fitted, len(count), total, config.exchange.clip) + 2.0**-22 * largest
