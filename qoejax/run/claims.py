@@ -31,6 +31,8 @@ FULL_MINUTES = 60
 """On 2 cores, with the simulated data alone; rows of people and of networks come on top."""
 
 LEAST_MINUTES = 5
+FIXED_MINUTES = 3
+"""What a run takes whatever its scale: processes begin, and every program is compiled once."""
 
 
 class Claim(NamedTuple):
@@ -163,7 +165,7 @@ def plan(minutes: float, seeds: int) -> Plan:
             f"budget {minutes:g} minutes, {seeds} seeds: expected {LEAST_MINUTES} to "
             f"{FULL_MINUTES} minutes and 2 seeds or more"
         )
-    scale = minutes / FULL_MINUTES
+    scale = (minutes - FIXED_MINUTES) / (FULL_MINUTES - FIXED_MINUTES)
     return Plan(minutes, scale, max(2, round(seeds * min(1.0, 2 * scale))))
 
 

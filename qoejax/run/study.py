@@ -54,7 +54,7 @@ def side_by_side(
     Args:
       context: Each process gets it without its pool.
       work: ``work(context, *job)`` keeps what it does, so that the same call here then finds it. A
-        function of a module.
+        function of a module; ``either`` where jobs differ in it.
       jobs: Arguments of each call; they can be pickled.
     """
     if context.pool is None:
@@ -70,6 +70,11 @@ def side_by_side(
     finally:
         for future in futures:
             future.cancel()
+
+
+def either(context: Context, work: Callable[..., Any], *job: Any) -> Any:
+    """``work(context, *job)``: different works, done side by side."""
+    return work(context, *job)
 
 
 def kept(folder: pathlib.Path, work: Mapping[str, Any]) -> pathlib.Path:

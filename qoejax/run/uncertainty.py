@@ -25,7 +25,16 @@ from qoejax.fed.evaluate import make_evaluator
 from qoejax.objectives import conformal, metrics, unknown
 from qoejax.run import baselines, build, calibrate, estimators, evaluate, model, plots
 from qoejax.run.studies import fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, seeds_of, side_by_side
+from qoejax.run.study import (
+    FAILS,
+    HOLDS,
+    Context,
+    Outcome,
+    either,
+    once,
+    seeds_of,
+    side_by_side,
+)
 
 ALPHA = 0.1
 LEVEL = 0.01
@@ -71,9 +80,10 @@ def study(context: Context) -> Outcome:
         if name not in context.configs or not _there(name, context.data_dir):
             continue
         seeds, attacks = range(seeds_of(context, SEEDS)), _attacks(context, name)
-        side_by_side(context, _coverage, [(name, setting, seed) for seed in seeds])
+        jobs = [(_coverage, name, setting, seed) for seed in seeds]
+        jobs += [(_unseen, name, setting, attack) for attack in attacks]
+        side_by_side(context, either, jobs)
         found = [_coverage(context, name, setting, seed) for seed in seeds]
-        side_by_side(context, _unseen, [(name, setting, attack) for attack in attacks])
         unseen = {attack: _unseen(context, name, setting, attack) for attack in attacks}
         rows += _rows(name, found, unseen)
         for one in found:

@@ -23,7 +23,7 @@ from qoejax.run.errors import RunError
 LOG = logging.getLogger("qoejax")
 
 SIMULATED = "simulated_iot/small"
-LEAST_ROWS = 3000
+LEAST_ROWS = 2000
 """Training rows that less work never goes below, where there are as many."""
 
 LEAST_ROUNDS = 3
