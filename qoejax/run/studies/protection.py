@@ -49,7 +49,9 @@ def judge(found: dict[str, Cost], plain: float) -> tuple[str, str]:
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
     rounds = max(3, round(context.scale * ROUNDS))
-    runs = {mode: _run(context, mode, rounds) for mode in ("none", *STEPS)}
+    spawn, begin = multiprocessing.get_context("spawn"), cache.keep_compiled
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=begin) as process:
+        runs = {mode: _run(context, process, mode, rounds) for mode in ("none", *STEPS)}
     plain = runs["none"]
     found = {
         mode: Cost(
@@ -90,8 +92,10 @@ def _workdir(context: Context, mode: str, rounds: int) -> pathlib.Path:
     return context.folder / f"{mode}-{rounds}-{context.scale:g}"
 
 
-def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
-    """A training in a process of its own, kept with its workdir."""
+def _run(
+    context: Context, process: concurrent.futures.Executor, mode: str, rounds: int
+) -> dict[str, Any]:
+    """A training in another process, kept with its workdir."""
     c = fits.config(context, fits.SIMULATED)
     c.fed.update(algorithm="fedavg", rounds=rounds)
     c.client.schedule = "constant"
@@ -104,10 +108,7 @@ def _run(context: Context, mode: str, rounds: int) -> dict[str, Any]:
     workdir = _workdir(context, mode, rounds)
 
     def compute() -> dict[str, Any]:
-        spawn = multiprocessing.get_context("spawn")
-        begin = cache.keep_compiled
-        with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=begin) as pool:
-            return pool.submit(_train, plain, str(workdir)).result()
+        return process.submit(_train, plain, str(workdir)).result()
 
     return once(context.folder, work, compute)
 
