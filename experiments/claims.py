@@ -7,9 +7,9 @@
 Simulated rows are made when they are missing. Real rows are used where experiments.prepare has put
 them into the same --data_dir. Writes claims.md, claims.json and figures to the workdir. --budget is
 in minutes on 2 cores with simulated rows alone: 60 is the full work, less shrinks it, though not
-all that is compiled, so that 5 takes 7 where nothing is cached yet; real rows come on top. The last
-line counts verdicts. The exit code is non-zero if a study failed to run; a claim that fails is a
-result.
+all that is compiled, so that 5 takes 6 where nothing is cached yet and 4 after that; real rows come
+on top. The last line counts verdicts. The exit code is non-zero if a study failed to run; a claim
+that fails is a result.
 """
 
 import os

@@ -92,14 +92,16 @@ class Cell(NamedTuple):
 def sizes(scale: float) -> Sizes:
     """Work at a scale; at least as much as means anything."""
     return Sizes(
-        max(400, round(3000 * scale)), max(300, round(2000 * scale)), max(24, round(80 * scale))
+        studies.scaled(scale, 3000, 400),
+        studies.scaled(scale, 2000, 300),
+        studies.scaled(scale, 80, 24),
     )
 
 
 def blurs(scale: float) -> tuple[float, ...]:
     """Those of ``BLURS`` that a scale pays for, in their order."""
     order = sorted(BLURS, key=lambda blur: blur != JUDGED)
-    return tuple(sorted(order[: max(1, round(scale * len(order)))]))
+    return tuple(sorted(order[: studies.scaled(scale, len(order))]))
 
 
 def outcome(scene: sources.Scene, actions: Int[Array, " N"]) -> Judged:

@@ -24,7 +24,7 @@ from qoejax.objectives import onset
 from qoejax.run import build, plots
 from qoejax.run.baselines import CONTENDERS
 from qoejax.run.studies import fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, seeds_of
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, over_blocks, scaled, seeds_of
 from qoejax.simulate import episodes
 from qoejax.types import Examples
 
@@ -231,7 +231,7 @@ def detected(context: Context, task: fits.Task, name: str, seed: int) -> dict[st
 
 def _sizes(scale: float) -> dict[int, int]:
     """Episodes of each kind at every site; benign ones are enough for the rate at any scale."""
-    sizes = {first: max(2, round(min(1.0, scale) * n)) for first, n in PER_SITE.items()}
+    sizes = {first: scaled(scale, n, 2) for first, n in PER_SITE.items()}
     sites = CONFIGS[DATASET.partition("/")[2]].sites
     needed = 2 * LEAST_BENIGN / (sites * (SETTINGS.seconds - SETTINGS.length + 1))
     sizes[BENIGN] = max(sizes[BENIGN], int(np.ceil(needed)))

@@ -84,9 +84,14 @@ def kept(folder: pathlib.Path, work: Mapping[str, Any]) -> pathlib.Path:
     return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
+def scaled(scale: float, full: int, least: int = 1) -> int:
+    """So much of ``full`` work (rounds, contenders, scenes) as a scale pays for, or the least."""
+    return max(least, round(min(1.0, scale) * full))
+
+
 def seeds_of(context: Context, most: int) -> int:
     """Fits of each thing in a study that makes at most so many: one or more, as the scale pays."""
-    return max(1, round(min(1.0, context.scale) * min(context.seeds, most)))
+    return scaled(context.scale, min(context.seeds, most))
 
 
 def once(folder: pathlib.Path, work: Mapping[str, Any], compute: Callable[[], Any]) -> Any:

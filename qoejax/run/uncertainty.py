@@ -32,6 +32,7 @@ from qoejax.run.study import (
     Outcome,
     either,
     once,
+    scaled,
     seeds_of,
     side_by_side,
 )
@@ -134,7 +135,7 @@ def _config(
     c = fits.config(context, name, data=setting.data, clients=setting.clients)
     c.seed = seed
     c.model.update(width=32, depth=1, mlp=64)
-    c.fed.update(algorithm="fedavg", rounds=max(2, round(setting.rounds * context.scale)))
+    c.fed.update(algorithm="fedavg", rounds=scaled(context.scale, setting.rounds, 2))
     c.client.update(batch=setting.batch, lr=0.003)
     c.perf.client_axis = "turn"
     c.calibration.update(share=0.2, alpha=ALPHA, method="aps", together=setting.together)
@@ -223,7 +224,7 @@ def _attacks(context: Context, name: str) -> list[str]:
     """Those that are left out in turn."""
     spec, _ = load.table(load.builder(name, context.data_dir or None), "test")
     attacks = [label for label in spec.label_names if label != spec.benign]
-    return attacks[: max(1, round(len(attacks) * min(context.scale, 1.0)))]
+    return attacks[: scaled(context.scale, len(attacks))]
 
 
 def _unseen(context: Context, name: str, setting: Setting, attack: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from qoejax.run import build, evaluate, outputs, plots, train
 from qoejax.run.baselines import interval
 from qoejax.run.studies import draw, fits
 from qoejax.run.studies.fits import SIMULATED
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, side_by_side
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, scaled, side_by_side
 
 SITES = "sites"
 PARTITIONS: dict[str, dict[str, Any]] = {
@@ -101,14 +101,14 @@ def loss(own: Mapping[str, list[Run]], name: str) -> tuple[float, float]:
 
 def _training(context: Context, partition: str) -> list[str]:
     """Ways of training that are compared in a partition."""
-    names = list(ALGORITHMS)[: max(1, round(context.scale * len(ALGORITHMS)))]
+    names = list(ALGORITHMS)[: scaled(context.scale, len(ALGORITHMS))]
     kept = [name for name in names if partition in ONLY_AT.get(name, (partition,))]
     return [*kept, LOCAL, CENTRALISED]
 
 
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
-    count = max(2, round(context.scale * len(PARTITIONS)))
+    count = scaled(context.scale, len(PARTITIONS), 2)
     chosen = list(PARTITIONS)[:count]
     seeds = min(SEEDS, context.seeds)
     names = {partition: _training(context, partition) for partition in chosen}
@@ -150,10 +150,10 @@ def settings(context: Context, partition: str, algorithm: str) -> ml_collections
         c.model = dict(MODEL)
     c.clients.update(count=min(CLIENTS, c.clients.count), **PARTITIONS[partition])
     if algorithm == CENTRALISED:
-        c.fed.rounds = max(3, round(context.scale * c.fed.rounds))
+        c.fed.rounds = scaled(context.scale, c.fed.rounds, 3)
     else:
         part = context.scale * (ALONE if algorithm == LOCAL else 1.0)
-        c.fed.update(algorithm=algorithm, rounds=max(3, round(part * ROUNDS)))
+        c.fed.update(algorithm=algorithm, rounds=scaled(part, ROUNDS, 3))
         c.client.update({**CLIENT, **ALGORITHMS.get(algorithm, {})})
     c.exchange.mode = "none"
     c.perf.update(client_axis="turn", devices=1)

@@ -110,7 +110,7 @@ def task(context: study.Context, name: str, **sections: Mapping[str, Any]) -> Ta
     c = config(context, name, **sections)
     data = build.data(c)
     rows, share = smaller(context.scale, len(data.train.label))
-    c.fed.rounds = max(LEAST_ROUNDS, round(share * c.fed.rounds))
+    c.fed.rounds = study.scaled(share, c.fed.rounds, LEAST_ROUNDS)
     if rows < len(data.train.label):
         c.data.max_rows = rows
         data = build.data(c)
@@ -119,7 +119,7 @@ def task(context: study.Context, name: str, **sections: Mapping[str, Any]) -> Ta
 
 def smaller(scale: float, rows: int) -> tuple[int, float]:
     """Training rows and the share of the rounds, whose product is ``scale`` of the work."""
-    kept = min(rows, max(LEAST_ROWS, round(min(1.0, 3 * scale) * rows)))
+    kept = min(rows, study.scaled(3 * scale, rows, LEAST_ROWS))
     return kept, min(1.0, scale * rows / kept)
 
 

@@ -11,7 +11,7 @@ from qoejax.run import build, plots, subjects
 from qoejax.run.baselines import Said
 from qoejax.run.studies import draw, fits, pairs
 from qoejax.run.studies.pairs import Gap
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, scaled
 
 NAMES = {"qoenet": "hybrid", "boosting_ahead": "histogram boosting", "gru": "GRU"}
 HUMAN = "human_qoe/"
@@ -102,7 +102,7 @@ def _people(context: Context, name: str) -> dict[str, Any]:
     """Rows of the hybrid's head and of boosting on people's scores, and their gap in PLCC."""
     config = fits.config(context, name)
     # These are a few hundred rows: rounds are what there is to save.
-    config.fed.rounds = max(fits.LEAST_ROUNDS, round(context.scale * config.fed.rounds))
+    config.fed.rounds = scaled(context.scale, config.fed.rounds, fits.LEAST_ROUNDS)
     work = {"people": name, "seeds": context.seeds, "config": build.plain_config(config)}
 
     def compute() -> dict[str, Any]:

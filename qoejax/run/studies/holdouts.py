@@ -10,7 +10,7 @@ from qoejax.run import plots
 from qoejax.run.baselines import Said
 from qoejax.run.studies import draw, fits
 from qoejax.run.studies.fits import SIMULATED, Task
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, over_seeds
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, over_seeds, scaled
 
 BOOSTING = "lightgbm"
 CAPACITY = "unseen capacity"
@@ -68,7 +68,7 @@ def study(context: Context) -> Outcome:
 def chosen(context: Context, attacks: Sequence[str]) -> list[str]:
     """As many hold-outs as the scale pays for, new sites second."""
     names = [attacks[0], CAPACITY, *attacks[1:]]
-    return names[: max(LEAST, round(context.scale * MOST))]
+    return names[: scaled(context.scale, MOST, LEAST)]
 
 
 def _attacks(context: Context) -> list[str]:

@@ -17,7 +17,7 @@ from qoejax.data import features, preprocess, table
 from qoejax.nets import NETS
 from qoejax.run import estimators, plots, tables
 from qoejax.run.studies import draw, fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, scaled
 
 LIMIT = 0.65
 FULL_CALLS = 4000
@@ -125,7 +125,7 @@ def judge(found: Mapping[str, float]) -> tuple[str, str]:
 
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
-    calls = max(300, round(context.scale * FULL_CALLS))
+    calls = scaled(context.scale, FULL_CALLS, 300)
     own = {fits.SIMULATED: context.configs[fits.SIMULATED]}
     inner = context._replace(configs=own, pool=None)
     work = {"latency": calls, "scale": context.scale}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from qoejax.run import plots
 from qoejax.run.studies import draw, fits, pairs
 from qoejax.run.studies.pairs import Gap
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, scaled
 
 ABLATIONS = {
     "qoenet_no_convolution": "without convolution",
@@ -37,7 +37,7 @@ def judge(gaps: Mapping[str, Mapping[str, Gap]]) -> tuple[str, str]:
 
 def left_out(scale: float) -> list[str]:
     """The ablations that a scale pays for."""
-    return list(ABLATIONS)[: max(2, round(scale * len(ABLATIONS)))]
+    return list(ABLATIONS)[: scaled(scale, len(ABLATIONS), 2)]
 
 
 def study(context: Context) -> Outcome:

@@ -12,7 +12,7 @@ from qoejax.run.baselines import Said
 from qoejax.run.studies import draw, fits, pairs
 from qoejax.run.studies.fits import Task
 from qoejax.run.studies.pairs import Gap
-from qoejax.run.study import FAILS, HOLDS, UNTESTED, Context, Outcome
+from qoejax.run.study import FAILS, HOLDS, UNTESTED, Context, Outcome, scaled
 
 RIVALS = (
     "lightgbm", "random_forest", "mlp", "gru", "xgboost", "tabm", "transformer", "cnn_lstm",
@@ -70,12 +70,12 @@ def judge(duels: Mapping[str, Duel]) -> tuple[str, str]:
 def rivals(scale: float, window: int) -> tuple[str, ...]:
     """The contenders that a scale pays for, on windows of so many records."""
     fit = [name for name in RIVALS if window > 1 or name not in OVER_TIME]
-    return tuple(fit[: max(LEAST_RIVALS, round(scale * len(fit)))])
+    return tuple(fit[: scaled(scale, len(fit), LEAST_RIVALS)])
 
 
 def trials(scale: float) -> int:
     """Settings that each contender tries; one is the contender as it comes."""
-    return max(1, round(scale * TRIALS))
+    return scaled(scale, TRIALS)
 
 
 def study(context: Context) -> Outcome:

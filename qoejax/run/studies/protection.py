@@ -13,7 +13,7 @@ from qoejax.fed import ring
 from qoejax.run import build, cache, files, plots, train
 from qoejax.run.checkpoint import Checkpoints
 from qoejax.run.studies import draw, fits
-from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once
+from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, scaled
 from qoejax.run.writer import read_rows
 
 ROUNDS = 8
@@ -48,7 +48,7 @@ def judge(found: dict[str, Cost], plain: float) -> tuple[str, str]:
 
 def study(context: Context) -> Outcome:
     """See ``claims.CLAIMS``."""
-    rounds = max(3, round(context.scale * ROUNDS))
+    rounds = scaled(context.scale, ROUNDS, 3)
     spawn, begin = multiprocessing.get_context("spawn"), cache.keep_compiled
     with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=begin) as process:
         runs = {mode: _run(context, process, mode, rounds) for mode in ("none", *STEPS)}
