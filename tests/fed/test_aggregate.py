@@ -258,8 +258,11 @@ def test_every_order_statistic_is_exact(values, rank):
     column = np.array(values, np.float32)[:, None]
     present = jnp.ones(8, bool)
     keys = jitted_order("ordered")(column, present)
-    key = jitted_order("statistics")(keys, jnp.array([rank]))
-    assert np.asarray(jitted_order("restored")(key))[0, 0] == np.sort(column[:, 0])[rank]
+    found = jitted_order("statistics")(keys, jnp.array([rank]))
+    assert np.asarray(jitted_order("restored")(found.keys))[0, 0] == np.sort(column[:, 0])[rank]
+    key, every = int(found.keys[0, 0]), np.asarray(keys)
+    assert int(found.under[0, 0]) == (every < key).sum() <= rank
+    assert int(found.within[0, 0]) == (every <= key).sum() > rank
 
 
 @pytest.mark.parametrize("present", [range(8), (1, 2, 5), (0, 3, 6, 7), (4,)])

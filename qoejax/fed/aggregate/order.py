@@ -1,12 +1,14 @@
 """Exact order statistics of every coordinate over clients, without sorting. JAX.
 
 A float32 becomes a uint32 of the same order; the bits of the wanted value are then found from the
-top, each by counting how many clients lie below it. That is 32 passes of compare-and-count over a
-block that stays in the cache, and no copy of the deltas: XLA's sort along the leading axis is more
-than ten times slower on CPU (``experiments.bench.rules``).
+top, each by counting how many clients lie below it, until no other client's value has the same
+bits. That is some 26 passes of compare-and-count over a block that stays in the cache, at most 32,
+and no copy of the deltas: XLA's sort along the leading axis is ten times slower on CPU
+(``experiments.bench.rules``).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +53,51 @@ def _below_at_once(keys: Array, bound: Array) -> Array:
     return (keys[:, None] < bound[None]).sum(axis=0, dtype=jnp.int32)
 
 
-def statistics(keys: UInt32[Array, "K N"], ranks: Int[Array, " R"]) -> UInt32[Array, "R N"]:
+class Ranked(NamedTuple):
+    """Keys of each coordinate by rank; how many others are less, and how many not greater."""
+
+    keys: UInt32[Array, "R N"]
+    under: Int[Array, "R N"]
+    within: Int[Array, "R N"]
+
+
+def statistics(keys: UInt32[Array, "K N"], ranks: Int[Array, " R"]) -> Ranked:
     """For each coordinate, the keys that are preceded by ``ranks`` others when sorted."""
 
-    def bit(i: Array, found: Array) -> Array:
-        tried = found | (jnp.uint32(_TOP) >> i.astype(jnp.uint32))
-        return jnp.where(below(keys, tried) <= ranks[:, None], tried, found)
+    def open_(carry: tuple[Array, Ranked]) -> Array:
+        i, found = carry
+        return (i < 32) & (found.within - found.under > 1).any()
 
-    start = jnp.zeros((ranks.shape[0], keys.shape[1]), jnp.uint32)
-    return jax.lax.fori_loop(0, 32, bit, start)
+    def bit(carry: tuple[Array, Ranked]) -> tuple[Array, Ranked]:
+        i, found = carry
+        tried = found.keys | (jnp.uint32(_TOP) >> i.astype(jnp.uint32))
+        less = below(keys, tried)
+        up = less <= ranks[:, None]
+        later, earlier = Ranked(tried, less, found.within), Ranked(found.keys, found.under, less)
+        return i + 1, jax.tree.map(lambda a, b: jnp.where(up, a, b), later, earlier)
+
+    shape = (ranks.shape[0], keys.shape[1])
+    none, every = jnp.zeros(shape, jnp.int32), jnp.full(shape, keys.shape[0], jnp.int32)
+    first = jnp.int32(0), Ranked(jnp.zeros(shape, jnp.uint32), none, every)
+    found = jax.lax.while_loop(open_, bit, first)[1]
+
+    last = jnp.uint32(_LAST)
+
+    # The one key with the bits that were found, or those bits where several are equal.
+    def least(key: Array, row: Array) -> tuple[Array, None]:
+        return jnp.minimum(key, jnp.where(row[None] >= found.keys, row[None], last)), None
+
+    return found._replace(keys=jax.lax.scan(least, jnp.full(shape, last), keys)[0])
 
 
 def median(values: Float[Array, "K N"], present: Bool[Array, " K"]) -> Float[Array, " N"]:
     """Of the present clients: the middle value, or the mean of the middle two; 0 without any."""
     n = present.sum(dtype=jnp.int32)
     keys = ordered(values, present)
-    low = statistics(keys, (n - 1)[None] // 2)
-    enough = below(keys, low + jnp.uint32(1))[0] > n // 2
+    low, _, (within,) = statistics(keys, (n - 1)[None] // 2)
     above = jnp.where(keys > low, keys, jnp.uint32(_LAST)).min(axis=0)
     low = low[0]
-    low, high = restored(low), restored(jnp.where(enough, low, above))
+    low, high = restored(low), restored(jnp.where(within > n // 2, low, above))
     return jnp.where(n > 0, low + (high - low) / 2, 0.0)
 
 
@@ -83,12 +110,11 @@ def trimmed_mean(
     """
     n = present.sum(dtype=jnp.int32)
     keys = ordered(values, present)
-    ends = statistics(keys, jnp.stack([cut, n - 1 - cut]))
+    ends, under, within = statistics(keys, jnp.stack([cut, n - 1 - cut]))
     inner = jnp.where((keys > ends[:1]) & (keys < ends[1:]), values, 0.0)
     # How often each end stays: what is not beyond it, less what was cut on that side.
-    at_or_below, under = below(keys, ends + jnp.array([[1], [0]], jnp.uint32))
-    lows = (at_or_below - cut).astype(jnp.float32)
-    highs = (n - cut - under).astype(jnp.float32)
+    lows = (within[0] - cut).astype(jnp.float32)
+    highs = (n - cut - under[1]).astype(jnp.float32)
     low, high = restored(ends)
     total = _sum(inner) + lows * low + highs * high
     kept = jnp.maximum(n - 2 * cut, 1).astype(jnp.float32)
@@ -103,8 +129,7 @@ def mean_around_median(
     0 without any client.
     """
     gaps = ordered(jnp.abs(values - median(values, present)[None]), present)
-    bound = statistics(gaps, (keep - 1)[None])
-    nearer = below(gaps, bound)[0]
+    bound, (nearer,), _ = statistics(gaps, (keep - 1)[None])
     tied = gaps == bound
     places = (keep - nearer).astype(jnp.float32)
     ties = _sum(tied.astype(jnp.float32))

@@ -128,8 +128,7 @@ def _krum_scores(
     count = jnp.clip(n - byzantine - 2, 1, jnp.maximum(n - 1, 1))
     # Distances are symmetric: a column is a client's own, as order statistics want it.
     keys = order.ordered(distance, present)
-    bound = order.statistics(keys, (count - 1)[None])
-    nearer = order.below(keys, bound)[0]
+    bound, (nearer,), _ = order.statistics(keys, (count - 1)[None])
     total = jnp.where(keys < bound, distance, 0.0).sum(axis=0)
     return total + (count - nearer).astype(jnp.float32) * order.restored(bound[0])
 
