@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Key
@@ -63,10 +64,13 @@ def summed(
     asked, weight = axis.pin(_weights(cohort, arrived))
     coefficient = axis.pin(rule.share(weight))
     like = algorithm.client.server.message(state.params)
+    empty, parted = jax.flatten_util.ravel_pytree(like)
 
-    def gather(total: Any, shared: Any, items: Any, local: Local) -> tuple[Any, Any]:
+    def gather(total: Array, shared: Any, items: Any, local: Local) -> tuple[Array, Any]:
         client, coefficient, _ = items
         messages = _aged(algorithm, client, _decoded(algorithm, local.deltas, shared[0]))
+        # As vectors: leaf by leaf, a round takes two fifths longer to compile.
+        messages = jax.vmap(lambda message: jax.flatten_util.ravel_pytree(message)[0])(messages)
         square = squared_norms(messages)
         sound = square <= algorithm.max_norm**2  # false where not a number
         factor = jnp.where(sound, coefficient * shrink(rule.bound, square), 0.0)
@@ -75,7 +79,7 @@ def summed(
 
     total, kept = axis.for_each(
         lambda shared, item: run(shared[1], item[2]),
-        (like, shared), (cohort, coefficient, items), gather, like,
+        (like, shared), (cohort, coefficient, items), gather, empty,
     )  # fmt: skip
     sound, client_state, sums = kept
     (sound, sums), client_state = axis.gather((sound, sums)), axis.pin(client_state)
@@ -83,7 +87,7 @@ def summed(
     weight = jnp.where(counts, weight, 0.0)
     left = jnp.where(counts, coefficient, 0.0).sum()
     grown = rule.share(weight).sum() / jnp.where(left > 0, left, 1.0)
-    total = optax.tree.scale(jnp.where(sound.all(), 1.0, grown), total)
+    total = parted(jnp.where(sound.all(), 1.0, grown) * total)
     server_key, _ = jax.random.split(round_keys(key, state.round).server)
     message, agg_state = rule.finish(total, state.agg_state, server_key)
     turnout = _turnout(algorithm, state, cohort, counts, weight)
@@ -92,7 +96,12 @@ def summed(
     return received, (client_state, sums)
 
 
-def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Array, " k"]) -> Any:
+def _added(
+    total: Float[Array, " D"],
+    messages: Float[Array, "k D"],
+    factor: Float[Array, " k"],
+    sound: Bool[Array, " k"],
+) -> Float[Array, " D"]:
     """``total`` plus factor times message of those that are sound.
 
     A loop of at most one turn, after which no factor is left: it keeps XLA from fusing the sum
@@ -100,10 +109,9 @@ def _added(total: Any, messages: Any, factor: Float[Array, " k"], sound: Bool[Ar
     round otherwise than a sum of messages that come from memory.
     """
 
-    def add(_: Any, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+    def add(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         total, factor = carry
-        more = weighted_sum(zero_unless(sound, messages), factor)
-        return jax.tree.map(jnp.add, total, more), jnp.zeros_like(factor)
+        return total + weighted_sum(zero_unless(sound, messages), factor), jnp.zeros_like(factor)
 
     turns = sound.any().astype(jnp.int32)
     return jax.lax.fori_loop(0, turns, add, (total, factor))[0]
