@@ -1,5 +1,6 @@
 """What a net is: two pure functions. JAX."""
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
@@ -65,13 +66,16 @@ def from_module(module: nn.Module) -> Net:
     def drawn(key: Array, shape: tuple[int, ...]) -> Params:
         return module.init({"params": key}, jnp.zeros(shape, jnp.float32), train=False)["params"]
 
-    # Compiled as one: op by op, a first init spends seconds compiling each of them. It runs once,
-    # so it is not worth the time that optimising it takes, three times as much as the rest.
-    fresh = jax.jit(drawn, static_argnums=1, compiler_options=UNOPTIMISED)
+    @functools.cache
+    def fresh() -> Callable[[Array, tuple[int, ...]], Params]:
+        # Compiled as one: op by op, a first init spends seconds compiling each of them. It runs
+        # once, so it is not worth the time that optimising takes on CPU, twice that of the rest.
+        options = UNOPTIMISED if jax.default_backend() == "cpu" else None
+        return jax.jit(drawn, static_argnums=1, compiler_options=options)
 
     def init(key: Array, x: Float[Array, "B T F"]) -> Params:
         inside = isinstance(key, jax.core.Tracer)  # of a program, which has options of its own
-        return (drawn if inside else fresh)(key, (1, *x.shape[1:]))
+        return (drawn if inside else fresh())(key, (1, *x.shape[1:]))
 
     def apply(params: Params, x: Float[Array, "B T F"], *, key: Array | None = None) -> Outputs:
         rngs = {} if key is None else {"dropout": key}
