@@ -90,7 +90,8 @@ class Checkpoints:
     def params(self, step: int) -> Any:
         """Parameters of ``step`` as NumPy, unverified, on whatever devices they were saved from."""
         tree: Any = self._orbax.metadata(step).metadata
-        return self._orbax.load(step, jax.tree.map(_on_host, tree))["params"]
+        state: Any = self._orbax.load(step, jax.tree.map(_on_host, tree))
+        return state["params"]
 
     def _stored(self, step: int) -> list[tuple[str, Any]]:
         tree: Any = self._orbax.metadata(step).metadata
