@@ -15,7 +15,7 @@ import numpy as np
 
 from qoejax.data import features, preprocess, table
 from qoejax.nets import NETS
-from qoejax.run import estimators, plots, tables
+from qoejax.run import cache, estimators, plots, tables
 from qoejax.run.studies import draw, fits
 from qoejax.run.study import FAILS, HOLDS, Context, Outcome, once, scaled
 
@@ -132,7 +132,7 @@ def study(context: Context) -> Outcome:
 
     def compute() -> dict[str, Any]:
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=on_one_core) as pool:
+        with concurrent.futures.ProcessPoolExecutor(1, spawn, initializer=_begin) as pool:
             return pool.submit(_measure, inner, calls).result()
 
     kept = once(context.folder, work, compute)
@@ -150,6 +150,11 @@ def study(context: Context) -> Outcome:
     )  # fmt: skip
     plots.save(figure, context.folder / "latency.png")
     return Outcome(*judge(found), rows, ["latency.png"])
+
+
+def _begin() -> None:
+    on_one_core()
+    cache.keep_compiled()
 
 
 def _measure(context: Context, calls: int) -> dict[str, Any]:
