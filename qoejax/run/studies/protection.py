@@ -107,10 +107,7 @@ def _run(
     work = {"exchange": mode, "rounds": rounds, "config": plain}
     workdir = _workdir(context, mode, rounds)
 
-    def compute() -> dict[str, Any]:
-        return process.submit(_train, plain, str(workdir)).result()
-
-    return once(context.folder, work, compute)
+    return once(context.folder, work, lambda: process.submit(_train, plain, str(workdir)).result())
 
 
 def _train(plain: dict[str, Any], workdir: str) -> dict[str, Any]:
